@@ -1,0 +1,44 @@
+"""Chat with documents: a RAG-Token generator that says which source each part of its reply came from.
+
+    from chatbot import Conversation, open_chatbot
+
+    with open_chatbot(home="my-home") as chatbot:
+        chatbot.knowledge.add("handbook.pdf")
+        for event in chatbot.answer(Conversation(), "How many days of leave are there?"):
+            ...
+
+Importing this package loads neither torch nor chromadb nor gradio; opening a chatbot does.
+"""
+
+from chatbot.conversation import Citation, Conversation, Query, Reply, Turn
+from chatbot.errors import MarginaliaError
+from chatbot.events import Answered, Event, Retrieved, Rewritten, Token
+from chatbot.passage import Document, Hit, Page, Passage
+
+__all__ = [
+    "Answered",
+    "Chatbot",
+    "Citation",
+    "Conversation",
+    "Document",
+    "Event",
+    "Hit",
+    "MarginaliaError",
+    "Page",
+    "Passage",
+    "Query",
+    "Reply",
+    "Retrieved",
+    "Rewritten",
+    "Token",
+    "Turn",
+    "open_chatbot",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("Chatbot", "open_chatbot"):
+        from chatbot import assemble
+
+        return getattr(assemble, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

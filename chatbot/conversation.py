@@ -1,0 +1,73 @@
+"""A conversation and what it is made of. Values: each step takes one and returns a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from chatbot.passage import Hit
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is searched for a turn: `text` stands alone; empty means that nothing is searched (a greeting)."""
+
+    utterance: str  # as typed
+    text: str  # equal to the utterance where it stands alone already
+    language: str  # ISO 639-1
+
+    @property
+    def rewritten(self) -> bool:
+        return self.text != self.utterance
+
+    @property
+    def searches(self) -> tuple[str, ...]:
+        """The texts to search: the query, and the raw utterance beside it, so that a bad rewrite loses nothing."""
+        return tuple(dict.fromkeys(text for text in (self.text, self.utterance) if text)) if self.text else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """Characters [start, end) of a reply, and the passage that the generator's posterior names for them."""
+
+    start: int
+    end: int
+    passage_id: str
+    weight: float  # share of the span's information that came from this passage, in [0, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """`abstained`: the documents do not hold the answer; the text then says so and cites nothing."""
+
+    text: str
+    citations: tuple[Citation, ...] = ()
+    weights: tuple[float, ...] = ()  # (K + 1,): mean posterior over the reply, "no passage" last
+    confidence: float = 0.0  # in [0, 1]
+    abstained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    query: Query
+    reply: Reply
+    hits: tuple[Hit, ...] = ()
+    prior: tuple[float, ...] = ()  # (K + 1,), "no passage" last
+    seconds: Mapping[str, float] = field(default_factory=dict)  # by step: rewrite, retrieve, first_token, generate
+
+    @property
+    def utterance(self) -> str:
+        return self.query.utterance
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    turns: tuple[Turn, ...] = ()
+
+    def plus(self, turn: Turn) -> Conversation:
+        return Conversation((*self.turns, turn))
+
+    @property
+    def language(self) -> str | None:
+        """The latest turn's language; None before the first turn."""
+        return self.turns[-1].query.language if self.turns else None

@@ -1,0 +1,32 @@
+"""An embedder without weights: words hashed into a fixed number of places. For tests and for building on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from chatbot.embedders.base import Vectors
+from chatbot.language import words
+
+
+class Hashing:
+    """Texts that share words (or, in Chinese and Japanese, characters) lie close; it knows no synonyms."""
+
+    def __init__(self, dimensions: int = 256) -> None:
+        self._dimensions = dimensions
+        self.fingerprint = f"hashing-{dimensions}"
+
+    def passages(self, texts: Sequence[str]) -> Vectors:
+        vectors = np.zeros((len(texts), self._dimensions), dtype=np.float32)
+        for row, text in enumerate(texts):
+            for word in words(text):
+                digest = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big")
+                vectors[row, digest % self._dimensions] += 1 if digest >> 63 else -1
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors[lengths[:, 0] == 0, 0] = 1  # a text without words must still have a direction
+        return vectors / np.where(lengths == 0, 1, lengths)
+
+    def queries(self, texts: Sequence[str]) -> Vectors:
+        return self.passages(texts)

@@ -1,0 +1,28 @@
+"""What a generator is to the rest: something that reads prompts, one a branch, and then decodes them in step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from chatbot.prompt import Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Decoding(Protocol):
+    """K branches that have read the same tokens of the reply, each after its own prompt."""
+
+    def log_probs(self) -> Tensor:
+        """log p(y_i | x, z, y_<i) for each branch: (K, V), in nats, each row normalised."""
+
+    def push(self, token: int) -> str:
+        """Advance every branch by this token; return the text completed by it ("" inside a character)."""
+
+
+class Generator(Protocol):
+    end_tokens: frozenset[int]
+
+    def read(self, prompts: Sequence[Prompt]) -> Decoding:
+        """Read K prompts. A passage too long for the window is cut at its end; the query never is."""

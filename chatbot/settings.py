@@ -1,0 +1,132 @@
+"""Everything that can be chosen, in one frozen value.
+
+Later sources win: the defaults, a TOML file (`<home>/settings.toml`, or `--settings FILE`), the environment
+(`MARGINALIA_K=8`), then `--set k=8` or keyword arguments of `open_chatbot`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import platformdirs
+
+from chatbot.errors import WrongSetting
+
+
+def _setting(default: object, help: str, **bounds: object) -> typing.Any:
+    return field(default=default, metadata={"help": help, **bounds})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    home: Path = _setting(
+        Path(platformdirs.user_data_dir("marginalia", appauthor=False)),
+        "Folder that holds all state: documents, indexes, conversations, weights.",
+    )
+    generator: str = _setting(
+        "smollm2-135m-instruct",
+        "The default's name, a folder with a transformers causal model, or a model's id on the Hugging Face hub.",
+    )
+    embedder: str = _setting(
+        "all-minilm-l6-v2",
+        "The default's name, a folder with a sentence-transformers model, or a hub id.",
+    )
+    chroma: str = _setting("", "Address of a Chroma server (`http://host:port`); empty: a store of our own under home.")
+    retriever: str = _setting(
+        "hybrid", "What ranks passages.", choices=("hybrid", "dense", "lexical")
+    )
+    k: int = _setting(5, "Passages a reply is generated from.", low=1, high=50)
+    temperature_of_prior: float = _setting(
+        0.05, "Temperature of p(z | x) over cosine similarities: lower trusts the ranking more.", low=0.001, high=10
+    )
+    no_passage: float = _setting(
+        0.25, "Cosine similarity at which a passage weighs as much as having no passage.", low=-1, high=1
+    )
+    rewrite: bool = _setting(True, "Rewrite a turn that leans on the conversation before it is searched.")
+    max_reply_tokens: int = _setting(200, "Longest reply.", low=1, high=4096)
+    temperature: float = _setting(0.0, "Temperature of the mixture; 0 takes the likeliest token.", low=0, high=5)
+    seed: int = _setting(0, "Seed of sampling.", low=0, high=2**63 - 1)
+    threads: int = _setting(0, "Processor threads for the models; 0: one for each core.", low=0, high=1024)
+    max_utterance: int = _setting(4000, "Longest question, in characters.", low=1, high=1_000_000)
+    max_file_mb: int = _setting(100, "Largest file that is read, in megabytes.", low=1, high=10_000)
+    sample: bool = _setting(True, "Load the sample documents into an empty knowledge base at the first start.")
+
+
+FIELDS: Mapping[str, dataclasses.Field[object]] = {f.name: f for f in dataclasses.fields(Settings)}
+
+
+def load(
+    home: str | Path | None = None,
+    file: str | Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    **overrides: object,
+) -> Settings:
+    """Raises WrongSetting for an unknown name, a value of the wrong type, or a file that cannot be read."""
+    environment = os.environ if environment is None else environment
+    given: dict[str, object] = {
+        name: environment[key] for name in FIELDS if (key := f"MARGINALIA_{name.upper()}") in environment
+    }
+    given |= overrides
+    if home is not None:
+        given["home"] = home
+    folder = Path(str(given.get("home", FIELDS["home"].default))).expanduser()
+    path = Path(file) if file is not None else folder / "settings.toml"
+    from_file = _read(path) if file is not None or path.exists() else {}
+    values = {name: _value(name, value) for name, value in (from_file | given).items()}
+    return Settings(**values)
+
+
+def parse_assignment(text: str) -> tuple[str, str]:
+    """`"k=8"` -> `("k", "8")`."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise WrongSetting(f"--set {text!r} has no '=': write it as --set name=value")
+    return name.strip(), value.strip()
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise WrongSetting(f"settings file {str(path)!r} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WrongSetting(f"settings file {str(path)!r} is not TOML: {error}") from error
+
+
+def _value(name: str, given: object) -> typing.Any:
+    if name not in FIELDS:
+        raise WrongSetting(f"there is no setting {name!r}: choose from {', '.join(FIELDS)}")
+    default, bounds = FIELDS[name].default, FIELDS[name].metadata
+    value = _convert(name, given, type(default))
+    if "choices" in bounds and value not in bounds["choices"]:
+        raise WrongSetting(f"{name} is {given!r}: choose from {', '.join(bounds['choices'])}")
+    if "low" in bounds and not bounds["low"] <= value <= bounds["high"]:
+        raise WrongSetting(f"{name} is {given!r}: it must lie between {bounds['low']} and {bounds['high']}")
+    return value
+
+
+def _convert(name: str, given: object, kind: type) -> object:
+    if issubclass(kind, Path):
+        return Path(str(given)).expanduser()
+    if kind is bool:
+        words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+        if str(given).lower() in words:
+            return words[str(given).lower()]
+        raise WrongSetting(f"{name} is {given!r}: write true or false")
+    if kind is str:
+        return str(given)
+    try:
+        number = kind(str(given))
+    except ValueError:
+        raise WrongSetting(f"{name} is {given!r}: it must be a {'whole ' if kind is int else ''}number") from None
+    if not math.isfinite(number):
+        raise WrongSetting(f"{name} is {given!r}: it must be a finite number")
+    return number  # type: ignore[no-any-return]
