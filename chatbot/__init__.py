@@ -10,10 +10,15 @@
 Importing this package loads neither torch nor chromadb nor gradio; opening a chatbot does.
 """
 
+from typing import TYPE_CHECKING
+
 from chatbot.conversation import Citation, Conversation, Query, Reply, Turn
 from chatbot.errors import MarginaliaError
 from chatbot.events import Answered, Event, Retrieved, Rewritten, Token
 from chatbot.passage import Document, Hit, Page, Passage
+
+if TYPE_CHECKING:
+    from chatbot.assemble import Chatbot, open_chatbot
 
 __all__ = [
     "Answered",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chatbot.conversation import Conversation
+from chatbot.conversation import Conversation, Query
+from chatbot.passage import Hit
+
+TURNS = 2  # earlier turns that a branch reads: each is read again in every branch
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +20,95 @@ class Prompt:
     conversation: tuple[tuple[str, str], ...]  # (utterance, reply), oldest first
     query: str
     opening: str = ""  # the words with which the reply has begun already
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Everything the program itself says to a generator, or to a person in a reply, in one language."""
+
+    answer: str
+    chat: str
+    nothing_found: str
+    no_documents: str
+
+
+WORDS = {
+    "en": Words(
+        answer="Answer the question from the text below, briefly.",
+        chat="You are a friendly assistant that answers questions about documents. Reply in one short sentence.",
+        nothing_found="The documents don't hold an answer to this.",
+        no_documents="There are no documents yet: add some under Documents, then ask again.",
+    ),
+    "zh": Words(
+        answer="请根据下面的文字简短地回答问题。",
+        chat="你是一个友好的助手，回答有关用户文档的问题。请用一句话回答。",
+        nothing_found="文档中没有这个问题的答案。",
+        no_documents="还没有文档：请先在“文档”中添加，然后再提问。",
+    ),
+}
+
+
+def words_for(language: str) -> Words:
+    """English for a language that has none of its own."""
+    return WORDS.get(language, WORDS["en"])
+
+
+def answer_prompts(conversation: Conversation, query: Query, hits: Sequence[Hit]) -> list[Prompt]:
+    """K + 1 prompts, one a branch: each passage alone, and "no passage" last."""
+    instruction = words_for(query.language).answer
+    told = tuple((turn.utterance, turn.reply.text) for turn in conversation.turns[-TURNS:] if turn.reply.text)
+    passages = [*(_passage(hit) for hit in hits), None]
+    return [Prompt(instruction, passage, told, query.text) for passage in passages]
+
+
+def chat_prompt(conversation: Conversation, query: Query) -> Prompt:
+    """For a turn that searches nothing, such as a greeting."""
+    told = tuple((turn.utterance, turn.reply.text) for turn in conversation.turns[-TURNS:] if turn.reply.text)
+    return Prompt(words_for(query.language).chat, None, told, query.utterance)
+
+
+def _passage(hit: Hit) -> str:
+    """The passage under its headings, which often name what it is about."""
+    return f"{hit.passage.heading}\n{hit.passage.text}" if hit.passage.heading else hit.passage.text
+
+
+REWRITES = {  # worked examples: (what was said, the question that stands alone)
+    "en": (
+        "Rewrite the last question so that it can be understood alone. Only answer with the question.",
+        (
+            (
+                "Q: Who wrote Hamlet?\nA: William Shakespeare.\nQ: When was he born?",
+                "When was William Shakespeare born?",
+            ),
+            (
+                "Q: How do solar panels work?\nA: They turn sunlight into electricity.\nQ: And what do they cost?",
+                "What do solar panels cost?",
+            ),
+            (
+                "Q: Which courses does the school offer?\nA: Painting and music.\nQ: When does the second one start?",
+                "When does the music course start?",
+            ),
+        ),
+    ),
+    "zh": (
+        "把最后一个问题改写成不看对话也能理解的完整问题。只回答改写后的问题。",
+        (
+            ("问：《哈姆雷特》是谁写的？\n答：莎士比亚。\n问：他是哪年出生的？", "莎士比亚是哪年出生的？"),
+            ("问：太阳能板怎么工作？\n答：把阳光变成电。\n问：要多少钱？", "太阳能板要多少钱？"),
+        ),
+    ),
+}
+RECALLED = 3  # earlier turns that a rewrite may draw on
+REPLY_LENGTH = 200  # characters of each reply that it sees
+
+
+def rewrite_prompt(conversation: Conversation, utterance: str, language: str) -> Prompt:
+    """Worked examples as earlier turns, then what was said, ending with the utterance."""
+    instruction, examples = REWRITES.get(language, REWRITES["en"])
+    question, answer = ("问：", "答：") if language == "zh" else ("Q: ", "A: ")
+    lines = [
+        line
+        for turn in conversation.turns[-RECALLED:]
+        for line in (question + turn.query.text, answer + " ".join(turn.reply.text.split())[:REPLY_LENGTH])
+    ]
+    return Prompt(instruction, None, examples, "\n".join([*lines, question + utterance]))

@@ -26,7 +26,7 @@ def _setting(default: object, help: str, **bounds: object) -> typing.Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    home: Path = _setting(
+    home: Path = _setting(  # noqa: RUF009
         Path(platformdirs.user_data_dir("marginalia", appauthor=False)),
         "Folder that holds all state: documents, indexes, conversations, weights.",
     )
@@ -39,9 +39,7 @@ class Settings:
         "The default's name, a folder with a sentence-transformers model, or a hub id.",
     )
     chroma: str = _setting("", "Address of a Chroma server (`http://host:port`); empty: a store of our own under home.")
-    retriever: str = _setting(
-        "hybrid", "What ranks passages.", choices=("hybrid", "dense", "lexical")
-    )
+    retriever: str = _setting("hybrid", "What ranks passages.", choices=("hybrid", "dense", "lexical"))
     k: int = _setting(5, "Passages a reply is generated from.", low=1, high=50)
     temperature_of_prior: float = _setting(
         0.05, "Temperature of p(z | x) over cosine similarities: lower trusts the ranking more.", low=0.001, high=10
@@ -52,6 +50,18 @@ class Settings:
     rewrite: bool = _setting(True, "Rewrite a turn that leans on the conversation before it is searched.")
     max_reply_tokens: int = _setting(200, "Longest reply.", low=1, high=4096)
     temperature: float = _setting(0.0, "Temperature of the mixture; 0 takes the likeliest token.", low=0, high=5)
+    repetition_penalty: float = _setting(
+        1.0, "Makes tokens that the reply holds already less likely; 1 does nothing.", low=1, high=10
+    )
+    epsilon: float = _setting(
+        1.0, "Chance that a token's passage is drawn anew: 1 is RAG-Token, 0 RAG-Sequence.", low=0, high=1
+    )
+    least_confidence: float = _setting(
+        0.0,
+        "A reply of lower confidence is withheld, and the reply says that the documents don't hold it.",
+        low=0,
+        high=1,
+    )
     seed: int = _setting(0, "Seed of sampling.", low=0, high=2**63 - 1)
     threads: int = _setting(0, "Processor threads for the models; 0: one for each core.", low=0, high=1024)
     max_utterance: int = _setting(4000, "Longest question, in characters.", low=1, high=1_000_000)
@@ -65,15 +75,15 @@ FIELDS: Mapping[str, dataclasses.Field[object]] = {f.name: f for f in dataclasse
 def load(
     home: str | Path | None = None,
     file: str | Path | None = None,
+    overrides: Mapping[str, object] | None = None,
     environment: Mapping[str, str] | None = None,
-    **overrides: object,
 ) -> Settings:
     """Raises WrongSetting for an unknown name, a value of the wrong type, or a file that cannot be read."""
     environment = os.environ if environment is None else environment
     given: dict[str, object] = {
         name: environment[key] for name in FIELDS if (key := f"MARGINALIA_{name.upper()}") in environment
     }
-    given |= overrides
+    given |= overrides or {}
     if home is not None:
         given["home"] = home
     folder = Path(str(given.get("home", FIELDS["home"].default))).expanduser()
@@ -113,20 +123,29 @@ def _value(name: str, given: object) -> typing.Any:
     return value
 
 
-def _convert(name: str, given: object, kind: type) -> object:
+def _convert(name: str, given: object, kind: type[object]) -> object:
     if issubclass(kind, Path):
         return Path(str(given)).expanduser()
     if kind is bool:
-        words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+        words = {
+            "true": True,
+            "yes": True,
+            "on": True,
+            "1": True,
+            "false": False,
+            "no": False,
+            "off": False,
+            "0": False,
+        }
         if str(given).lower() in words:
             return words[str(given).lower()]
         raise WrongSetting(f"{name} is {given!r}: write true or false")
     if kind is str:
         return str(given)
     try:
-        number = kind(str(given))
+        number = int(str(given)) if kind is int else float(str(given))
     except ValueError:
         raise WrongSetting(f"{name} is {given!r}: it must be a {'whole ' if kind is int else ''}number") from None
     if not math.isfinite(number):
         raise WrongSetting(f"{name} is {given!r}: it must be a finite number")
-    return number  # type: ignore[no-any-return]
+    return number

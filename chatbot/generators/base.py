@@ -22,7 +22,9 @@ class Decoding(Protocol):
 
 
 class Generator(Protocol):
-    end_tokens: frozenset[int]
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Any of these ends the reply."""
 
     def read(self, prompts: Sequence[Prompt]) -> Decoding:
         """Read K prompts. A passage too long for the window is cut at its end; the query never is."""

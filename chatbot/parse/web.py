@@ -1,0 +1,81 @@
+"""HTML: the article's text as Markdown, without menus and footers; the whole page's if there is no article.
+
+Nothing that the page names is fetched, and no script runs.
+"""
+
+import re
+from pathlib import Path
+
+import trafilatura
+from selectolax.lexbor import LexborHTMLParser
+from trafilatura.metadata import extract_metadata
+
+from chatbot.parse.plain import decode
+from chatbot.passage import Document, Page
+
+# An article shorter than both is taken for a stray fragment. The teasers of pages behind a paywall have 3 %
+# of the page's text and more; small pages are read whole unless most of them is article.
+_SHORT = 200  # characters
+_SHARE_OF_SMALL, _SHARE = 0.5, 0.02
+_CHARSET = re.compile(
+    rb"""<(?:meta[^>]{0,200}charset|\?xml[^>]{0,200}encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.I
+)
+_UNSEEN = ["script", "style", "noscript", "template", "head", "iframe", "svg", "select", "button"]
+_EMPHASIS = ("b", "strong", "i", "em", "u", "mark", "sup", "sub")  # their marks would only be in the way
+_ESCAPE = re.compile(r"\\([\\`*_{}\[\]()+.!|<>~-])")  # and so would Markdown's backslashes
+_REFERENCE = re.compile(r"\s*\[[^]]{1,20}\]\s*")  # "[12]": it would end sentences, and its note is not here
+_HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
+_BLOCKS = (
+    "p, div, section, article, main, aside, header, footer, nav, ul, ol, dl, dt, dd, table, tr, pre, "
+    "blockquote, figcaption, address, form, fieldset, details, summary"
+)
+
+
+def read(path: Path, name: str) -> Document:
+    data = path.read_bytes()
+    declared = _CHARSET.search(data[:4096])
+    html = decode(data, name, declared[1].decode() if declared else "")
+    whole = _whole(html)
+    article, title = _article(html)
+    enough = max(_SHARE * len(whole), min(_SHORT, _SHARE_OF_SMALL * len(whole)))
+    text = article if article and len(article) >= enough else whole
+    if title and not re.search(r"^# ", text, re.M):
+        text = f"# {title}\n\n{text}"
+    return Document(name, "html", (Page(text),))
+
+
+def _article(html: str) -> tuple[str, str]:
+    """Text and title; both empty for what trafilatura cannot take as a page."""
+    tree = trafilatura.load_html(html)
+    if tree is None:
+        return "", ""
+    title = extract_metadata(tree).title or ""
+    for element in list(tree.iter("sup")):
+        if _REFERENCE.fullmatch(element.text_content()):
+            element.drop_tree()
+    for element in list(tree.iter(*_EMPHASIS)):
+        element.drop_tag()
+    text = trafilatura.extract(
+        tree, output_format="markdown", include_comments=False, include_formatting=True
+    )
+    return _ESCAPE.sub(r"\1", text or ""), " ".join(title.split())
+
+
+def _whole(html: str) -> str:
+    """All that a browser would show as text, a line for each block."""
+    body = LexborHTMLParser(html).body
+    if body is None:
+        return ""
+    body.strip_tags(_UNSEEN)
+    for level, tag in enumerate(_HEADINGS, 1):
+        for heading in body.css(tag):
+            heading.insert_before(f"\n\n{'#' * level} ")
+            heading.insert_after("\n\n")
+    for block in body.css(_BLOCKS):
+        block.insert_before("\n")
+        block.insert_after("\n")
+    for tag, before in (("li", "\n- "), ("br", "\n"), ("td + td, th + td, th + th", " | ")):
+        for node in body.css(tag):
+            node.insert_before(before)
+    text = re.sub(r"[^\S\n]+", " ", body.text(separator=""))
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r" ?\n ?", "\n", text)).strip()

@@ -1,0 +1,63 @@
+"""Query -> hits and their prior p(z | x).
+
+Every index ranks every text of the query; the rankings are fused; the prior comes from similarities, not
+from the fused scores, since a softmax over those is flat and the mixture would ignore the ranking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+
+from chatbot.conversation import Query
+from chatbot.events import Retrieved
+from chatbot.fusion import reciprocal_rank_fusion
+from chatbot.index.base import DenseIndex, Index, Ranking
+from chatbot.passage import Hit, Passage
+from chatbot.rag_token import log_prior
+
+
+class Shelf(Protocol):
+    """Where passages are looked up by id: the knowledge base. Ids that are no longer there are left out."""
+
+    def passages(self, ids: Sequence[str]) -> Mapping[str, Passage]: ...
+
+
+class Retriever:
+    def __init__(
+        self,
+        shelf: Shelf,
+        indexes: Sequence[Index],
+        similarity: DenseIndex,
+        *,
+        k: int = 5,
+        temperature: float = 0.05,
+        no_passage: float = 0.25,
+        depth: int = 100,  # how far down each ranking is read before fusing
+    ) -> None:
+        self._shelf = shelf
+        self._indexes = indexes
+        self._similarity = similarity
+        self._k = k
+        self._temperature = temperature
+        self._no_passage = no_passage
+        self._depth = depth
+
+    def rank(self, query: Query, k: int) -> Ranking:
+        """The k best passages by fused rank; for a single index, its own ranking and scores."""
+        rankings = [index.search(text, max(k, self._depth)) for text in query.searches for index in self._indexes]
+        if len(rankings) == 1:
+            return rankings[0][:k]
+        return reciprocal_rank_fusion([[id for id, _ in ranking] for ranking in rankings])[:k]
+
+    def retrieve(self, query: Query) -> Retrieved:
+        """At most k hits, scored by cosine similarity to the query, in the order of the fused ranking."""
+        ids = [id for id, _ in self.rank(query, self._k)]
+        found = self._shelf.passages(ids)
+        passages = [found[id] for id in ids if id in found]
+        similarities = self._similarity.similarities(query.text, [passage.id for passage in passages])
+        hits = tuple(Hit(passage, score) for passage, score in zip(passages, similarities, strict=True))
+        prior = log_prior(torch.tensor(similarities), self._temperature, self._no_passage)
+        return Retrieved(hits, tuple(prior.exp().tolist()))

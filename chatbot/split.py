@@ -1,0 +1,232 @@
+"""A document becomes passages: along headings, then paragraphs, then sentences, and inside them if need be.
+
+`semantic-text-splitter` does the cutting. Its splitter for Markdown is not used: it rather cuts at a link or
+at a line's end than at a sentence's. Instead each section is given to the one for plain text, with the line
+breaks that end nothing (inside a paragraph, after a heading) blanked out, which moves no offset.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from semantic_text_splitter import TextSplitter
+from tokenizers import Tokenizer
+
+from chatbot.parse.lines import goes_on
+from chatbot.passage import Document, Passage
+
+WITH_HEADINGS = ("markdown", "html", "docx")  # kinds whose text marks headings as Markdown does
+BETWEEN_HEADINGS = " › "
+
+_CHARACTERS_PER_TOKEN = 16  # English has 4 to 5; to WordPiece a word of 200,000 letters is one token
+_STRETCH = 20  # passages' lengths given to the splitter at once: its time grows faster than a line's length
+_SMALL = 4  # a passage below a fourth of the limit joins the next one of its section
+_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
+_FENCE = re.compile(r" {0,3}(```|~~~)")
+_UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*$")
+_MARKS = re.compile(r"!?\[([^]]*)\]\([^)]*\)|[*`]|\s*\{#[^}]*\}$|</?\w[^>]*>")
+
+
+@dataclass(frozen=True, slots=True)
+class _Heading:
+    start: int  # of its line, in characters from the start of the page's text
+    end: int  # of its line, or of the line below that underlines it
+    path: str  # "Chapter › Section": those above it, and it
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    start: int
+    end: int
+    tokens: int
+    heading: str  # path of what its first words are under
+    bare: bool  # nothing but headings
+
+
+def split(
+    document: Document, document_id: str, *, max_tokens: int, tokenizer: Tokenizer, overlap: int = 0
+) -> list[Passage]:
+    """Passages in the order of the text, each of at most `max_tokens`, special tokens not counted.
+
+    `page.text[passage.start:passage.end] == passage.text`, without white space at its ends. Neighbours in one
+    section share up to `overlap` tokens. Stretches without a letter are left out, and so is a heading alone
+    before passages that bear it in `heading`.
+    """
+    cutter = _Cutter(tokenizer, max_tokens, overlap)
+    passages: list[Passage] = []
+    open_headings: list[tuple[int, str]] = []  # stays open from page to page
+    for page in document.pages:
+        above = _path(open_headings)
+        headings = list(_headings(page.text, open_headings)) if document.kind in WITH_HEADINGS else []
+        for span in cutter.cut(page.text, headings, above):
+            passages.append(
+                Passage(
+                    id=f"{document_id}:{len(passages)}",
+                    document_id=document_id,
+                    document=document.name,
+                    text=page.text[span.start : span.end],
+                    page=page.number,
+                    heading=span.heading,
+                    start=span.start,
+                    end=span.end,
+                )
+            )
+    return passages
+
+
+class _Cutter:
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, overlap: int) -> None:
+        if tokenizer.truncation or tokenizer.padding:  # either would miscount
+            tokenizer = Tokenizer.from_str(tokenizer.to_str())  # ours to change; takes 25 ms
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._max = max_tokens
+        self._longest = _CHARACTERS_PER_TOKEN * max_tokens
+        self._splitter = TextSplitter.from_huggingface_tokenizer(
+            tokenizer, max_tokens, overlap=overlap, trim=False
+        )
+
+    def cut(self, text: str, headings: list[_Heading], above: str) -> list[_Span]:
+        spans = []
+        for start, end in _sections(text, headings):
+            for part in _stretches(text, start, end, _STRETCH * self._longest):
+                for first, last in self._pieces(text, *part):
+                    heading, bare = _under(text, first, last, headings, above)
+                    spans.append(_Span(first, last, self._count(text[first:last]), heading, bare))
+        lettered = [span for span in spans if any(map(str.isalnum, text[span.start : span.end]))]
+        joined = self._join(text, lettered or spans)
+        return [
+            span
+            for span, following in pairwise([*joined, None])
+            if span and not (span.bare and following and _within(following.heading, span.heading))
+        ]
+
+    def _pieces(self, text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+        blanked = _blank(text[start:end])
+        for offset, piece in self._splitter.chunk_indices(blanked):
+            first, last = _strip(text, start + offset, start + offset + len(piece))
+            if last - first > self._longest:
+                for inner, part in TextSplitter(self._longest, trim=False).chunk_indices(text[first:last]):
+                    yield _strip(text, first + inner, first + inner + len(part))
+            elif self._count(text[first:last]) > self._max:  # a line break can be more tokens than a space
+                for inner, part in self._splitter.chunk_indices(text[first:last]):
+                    yield _strip(text, first + inner, first + inner + len(part))
+            elif first < last:
+                yield first, last
+
+    def _join(self, text: str, spans: list[_Span]) -> list[_Span]:
+        """Bare headings join what follows, small passages a neighbour in their section, where both fit."""
+        joined: list[_Span] = []
+        for span in spans:
+            before = joined[-1] if joined else None
+            if before and self._belong(before, span):
+                both = text[before.start : span.end]
+                tokens = self._count(both)
+                if tokens <= self._max and len(both) <= self._longest:
+                    heading = span.heading if before.bare else before.heading
+                    joined[-1] = _Span(before.start, span.end, tokens, heading, before.bare and span.bare)
+                    continue
+            joined.append(span)
+        return joined
+
+    def _belong(self, before: _Span, span: _Span) -> bool:
+        small = self._max // _SMALL
+        return (
+            before.bare
+            or (before.tokens < small and _within(span.heading, before.heading))
+            or (span.tokens < small and span.heading == before.heading)
+        )
+
+    def _count(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _headings(text: str, open_headings: list[tuple[int, str]]) -> Iterator[_Heading]:
+    """ATX (`# x`) and underlined headings outside fenced code; `open_headings` is kept up to date."""
+    fence = ""
+    above: tuple[int, str] | None = None  # the line above, if it is a paragraph's first
+    blank = True
+    for start, line in _lines(text):
+        if mark := _FENCE.match(line):
+            fence = "" if fence == mark[1] else fence or mark[1]
+        level, title, first = 0, "", start
+        if fence or mark:
+            above = None
+        elif heading := _HEADING.match(line):
+            level, title = len(heading[1]), heading[2]
+        elif (underline := _UNDERLINE.match(line)) and above:
+            level, (first, title) = 1 if underline[1][0] == "=" else 2, above
+        title = " ".join(_MARKS.sub(r"\1", title).split())
+        if level and title:
+            while open_headings and open_headings[-1][0] >= level:
+                open_headings.pop()
+            open_headings.append((level, title))
+            yield _Heading(first, start + len(line), _path(open_headings))
+        above = (start, line) if blank and line.strip() and not level and not fence else None
+        blank = not line.strip() or bool(level)
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    start = 0
+    for line in text.split("\n"):
+        yield start, line
+        start += len(line) + 1
+
+
+def _path(open_headings: list[tuple[int, str]]) -> str:
+    return BETWEEN_HEADINGS.join(title for _, title in open_headings)
+
+
+def _within(path: str, outer: str) -> bool:
+    return path == outer or not outer or path.startswith(outer + BETWEEN_HEADINGS)
+
+
+def _sections(text: str, headings: list[_Heading]) -> Iterator[tuple[int, int]]:
+    """From heading to heading; headings with nothing between them open one section."""
+    starts = [0]
+    for before, heading in pairwise([None, *headings]):
+        if heading and text[before.end if before else 0 : heading.start].strip():
+            starts.append(heading.start)
+    yield from pairwise([*starts, len(text)])
+
+
+def _stretches(text: str, start: int, end: int, longest: int) -> Iterator[tuple[int, int]]:
+    """The section in parts that end with a paragraph, else a line, else a word."""
+    while end - start > longest:
+        cuts = (text.rfind(mark, start + longest // 2, start + longest) for mark in ("\n\n", "\n", " "))
+        cut = next((cut for cut in cuts if cut > 0), start + longest)
+        yield start, cut
+        start = cut
+    yield start, end
+
+
+def _under(text: str, start: int, end: int, headings: list[_Heading], above: str) -> tuple[str, bool]:
+    """The heading path at the span's first words that are no heading, and whether there are none."""
+    index = bisect_right(headings, start, key=lambda heading: heading.start)
+    position = start if index == 0 else max(start, headings[index - 1].end)
+    while not text[position : headings[index].start if index < len(headings) else end].strip():
+        if index == len(headings) or headings[index].start >= end:
+            break
+        position = headings[index].end
+        index += 1
+    return headings[index - 1].path if index else above, not text[position:end].strip()
+
+
+def _blank(section: str) -> str:
+    """The section, with spaces for line breaks that end neither paragraph nor item: no shorter, no longer."""
+    lines = section.split("\n")
+    blanked, fenced, opening = [], False, True
+    for line, following in pairwise([*lines, ""]):
+        fenced ^= bool(_FENCE.match(line))
+        opening = opening and (not line.strip() or bool(_HEADING.match(line)))
+        soft = not fenced and (opening or goes_on(line, following))
+        blanked.append(line + (" " if soft else "\n"))
+    return "".join(blanked)[:-1]
+
+
+def _strip(text: str, start: int, end: int) -> tuple[int, int]:
+    piece = text[start:end]
+    return start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())

@@ -1,0 +1,209 @@
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import chromadb
+import httpx
+import numpy as np
+import pytest
+
+from chatbot.embedders.base import Vectors
+from chatbot.embedders.hashing import Hashing
+from chatbot.errors import HomeDamaged, StoreUnreachable, WrongSetting
+from chatbot.index.chroma import Chroma, Dense
+
+Where = str | Path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    process, url = start_server(tmp_path_factory.mktemp("server"))
+    yield url
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(params=["folder", "server"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Where:
+    return tmp_path / "chroma" if request.param == "folder" else request.getfixturevalue("server")
+
+
+@pytest.fixture
+def store(where: Where, request: pytest.FixtureRequest) -> Iterator[Chroma]:
+    store = Chroma(where, "an embedder", owner=f"{abs(hash(request.node.name)):x}")
+    yield store
+    store.close()
+
+
+def start_server(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    chroma = Path(sys.executable).parent / "chroma"
+    process = subprocess.Popen(
+        [chroma, "run", "--path", folder, "--host", "127.0.0.1", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(300):
+        try:
+            httpx.get(f"{url}/api/v2/heartbeat").raise_for_status()
+            return process, url
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    process.kill()
+    raise AssertionError("chroma run did not answer within 30 s")
+
+
+def unit(rows: int, dimensions: int = 32, seed: int = 0) -> Vectors:
+    vectors = np.random.default_rng(seed).normal(size=(rows, dimensions)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def names(rows: int) -> list[str]:
+    return [f"p{n}" for n in range(rows)]
+
+
+def test_search_ranks_as_brute_force_does(store: Chroma):
+    vectors, queries = unit(1500), unit(20, seed=1)
+    store.upsert(names(1500), "d", vectors)
+    for query in queries:
+        cosines = vectors @ query
+        best = np.argsort(-cosines)[:100]
+        ranking = store.search(query, 100)
+        assert len(ranking) == 100
+        assert len({id for id, _ in ranking} & {f"p{n}" for n in best}) >= 95
+        assert [score for _, score in ranking] == sorted((score for _, score in ranking), reverse=True)
+        assert all(score == pytest.approx(cosines[int(id[1:])], abs=1e-4) for id, score in ranking)
+
+
+def test_an_empty_store_finds_nothing_and_a_small_one_all_it_has(store: Chroma):
+    assert (store.search(unit(1)[0], 5), store.ids(), store.count()) == ([], set(), 0)
+    store.upsert(names(3), "d", unit(3))
+    assert {id for id, _ in store.search(unit(1)[0], 50)} == {"p0", "p1", "p2"}
+    assert store.search(unit(1)[0], 0) == []
+
+
+def test_upserting_an_id_again_replaces_its_vector(store: Chroma):
+    store.upsert(["p"], "d", unit(1, seed=1))
+    store.upsert(["p"], "d", unit(1, seed=2))
+    assert store.count() == 1
+    assert np.allclose(store.vectors(["p"]), unit(1, seed=2), atol=1e-6)
+
+
+def test_deleting_a_document_leaves_the_others(store: Chroma):
+    store.upsert(names(6), ["a", "b", "a", "b", "a", "b"], unit(6))
+    store.delete("a")
+    store.delete("never there")
+    assert store.ids() == {"p1", "p3", "p5"}
+    store.delete_ids(["p1", "unheard"])
+    store.delete_ids([])
+    assert {id for id, _ in store.search(unit(1)[0], 10)} == {"p3", "p5"}
+
+
+def test_more_than_a_batch_goes_in_and_out(tmp_path: Path):
+    store = Chroma(tmp_path, "an embedder")
+    store.upsert(names(10_001), "d", unit(10_001, dimensions=4))
+    assert store.ids() == set(names(10_001))
+    store.delete_ids(names(10_000))
+    assert store.ids() == {"p10000"}
+    store.close()
+
+
+def test_vectors_come_in_the_order_asked_and_zeros_for_absent_ids(store: Chroma):
+    vectors = unit(5)
+    store.upsert(names(5), "d", vectors)
+    rows = store.vectors(["p4", "absent", "p0", "p4"])
+    assert rows.dtype == np.float32
+    assert np.allclose(rows, [vectors[4], np.zeros(32), vectors[0], vectors[4]], atol=1e-6)
+    assert len(store.vectors([])) == 0
+
+
+def test_another_embedder_or_owner_shares_nothing_and_only_ones_own_past_is_dropped(where: Where):
+    new, old, other = Chroma(where, "new", "me"), Chroma(where, "old", "me"), Chroma(where, "old", "you")
+    old.upsert(["p"], "d", unit(1, dimensions=8))
+    other.upsert(["q"], "d", unit(1, dimensions=8))
+    assert new.count() == 0
+    new.drop_others()
+    assert other.ids() == {"q"}
+    assert Chroma(where, "old", "me").count() == 0
+    assert Chroma(where, "new", "me").count() == 0
+
+
+def test_vectors_are_there_after_reopening(tmp_path: Path):
+    store = Chroma(tmp_path, "an embedder")
+    store.upsert(names(2), "d", unit(2))
+    store.close()
+    again = Chroma(tmp_path, "an embedder")
+    assert again.ids() == {"p0", "p1"}
+    again.close()
+
+
+def test_a_collection_that_measures_otherwise_is_refused(tmp_path: Path):
+    store = Chroma(tmp_path, "an embedder")
+    client = chromadb.PersistentClient(str(tmp_path), chromadb.Settings(anonymized_telemetry=False))
+    (collection,) = client.list_collections()
+    client.delete_collection(collection.name)
+    client.create_collection(collection.name, embedding_function=None, configuration={"hnsw": {"space": "l2"}})
+    with pytest.raises(HomeDamaged, match="'l2', not cosine"):
+        Chroma(tmp_path, "an embedder")
+    client.close()
+    store.close()
+
+
+def test_a_damaged_folder_is_named_in_one_line(tmp_path: Path):
+    (tmp_path / "chroma.sqlite3").write_bytes(b"no database" * 1000)
+    with pytest.raises(HomeDamaged) as error:
+        Chroma(tmp_path, "an embedder")
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_server_that_does_not_answer_is_named_in_one_line(tmp_path: Path):
+    process, url = start_server(tmp_path)
+    store = Chroma(url, "an embedder")
+    store.upsert(["p"], "d", unit(1))
+    process.kill()
+    process.wait()
+    calls: list[Callable[[], object]] = [lambda: store.search(unit(1)[0], 1), store.ids]
+    for call in [*calls, lambda: Chroma(url, "an embedder")]:
+        with pytest.raises(StoreUnreachable, match=url) as error:
+            call()
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["ftp://host:1", "http://", "http://host:port", "http://host:8000/path"])
+def test_an_address_that_is_none_is_refused(url: str):
+    with pytest.raises(WrongSetting, match="http://host:port"):
+        Chroma(url, "an embedder")
+
+
+class Counting(Hashing):
+    """Counts the queries it embeds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queried = 0
+
+    def queries(self, texts: Sequence[str]) -> Vectors:
+        self.queried += len(texts)
+        return super().queries(texts)
+
+
+def test_dense_search_finds_by_meaning_and_embeds_each_text_once(store: Chroma):
+    embedder = Counting()
+    texts = ["days of leave", "cost of travel", "年假有多少天"]
+    store.upsert(names(3), "d", embedder.passages(texts))
+    dense = Dense(embedder, store)
+    assert [dense.search(text, 3)[0][0] for text in texts] == names(3)
+    ids = ["p2", "p0", "absent", "p1"]
+    expected = embedder.passages(texts)[[2, 0, 1]] @ embedder.passages(["leave days"])[0]
+    similarities = dense.similarities("leave days", ids)
+    assert similarities == pytest.approx([expected[0], expected[1], 0, expected[2]], abs=1e-6)
+    assert dense.search("leave days", 1) == [("p0", pytest.approx(similarities[1], abs=1e-6))]
+    assert dense.similarities("leave days", []) == []
+    assert dense.similarities("leave days", ["absent"]) == [0.0]
+    assert embedder.queried == 4

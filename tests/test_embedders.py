@@ -1,0 +1,126 @@
+"""What every embedder must do, then what each is for."""
+
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chatbot.embedders.base import Embedder
+from chatbot.embedders.hashing import Hashing
+from chatbot.embedders.sentence import SentenceEmbedder
+from chatbot.errors import MissingModel
+
+TEXTS = ["How many days of leave are there?", "", "年假有多少天?", "word " * 2000, "🙂"]
+
+
+@pytest.fixture(scope="module", params=[Hashing, SentenceEmbedder])
+def embedder(request: pytest.FixtureRequest) -> Embedder:
+    return request.param()
+
+
+@pytest.fixture(scope="module")
+def minilm() -> SentenceEmbedder:
+    return SentenceEmbedder(threads=1)
+
+
+def test_rows_are_unit_vectors_in_single_precision(embedder: Embedder):
+    for vectors in (embedder.passages(TEXTS), embedder.queries(TEXTS)):
+        assert vectors.dtype == np.float32
+        assert vectors.shape[0] == len(TEXTS)
+        assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_no_texts_give_no_rows(embedder: Embedder):
+    assert embedder.passages([]).shape == (0, embedder.passages(["a"]).shape[1])
+
+
+def test_a_texts_vector_does_not_depend_on_its_neighbours(embedder: Embedder):
+    alone = np.vstack([embedder.passages([text]) for text in TEXTS])
+    assert np.allclose(embedder.passages(TEXTS), alone, atol=1e-5)
+    assert np.allclose(embedder.passages(TEXTS[::-1])[::-1], alone, atol=1e-5)
+
+
+def test_many_threads_get_what_one_gets(embedder: Embedder):
+    texts = [f"number {n} " + "and so on " * (n % 7) for n in range(24)]
+    embedder.queries(texts[:1])
+    with ThreadPoolExecutor(4) as pool:
+        together = np.vstack(list(pool.map(lambda text: embedder.queries([text]), texts)))
+    assert np.allclose(together, embedder.queries(texts), atol=1e-5)
+
+
+def test_the_tokenizer_neither_cuts_nor_pads(embedder: Embedder):
+    long, short = embedder.tokenizer.encode_batch(["word " * 1000, "word"], add_special_tokens=False)
+    assert (len(long.ids), len(short.ids)) == (1000, 1)
+    assert embedder.max_tokens == 256
+
+
+def test_a_hashing_embedder_brings_texts_with_the_same_words_together():
+    query, near, far = Hashing().passages(["leave days", "days of leave", "cost of travel"])
+    assert query @ near > query @ far
+
+
+def test_the_default_model_brings_paraphrases_together(minilm: SentenceEmbedder):
+    (query,) = minilm.queries(["How long may I be on holiday?"])
+    near, far = minilm.passages(["Employees have 30 days of vacation.", "The printer is on the second floor."])
+    assert query @ near > 0.3 > query @ far
+
+
+def test_the_default_models_vectors_are_those_of_sentence_transformers(minilm: SentenceEmbedder):
+    from sentence_transformers import SentenceTransformer
+
+    reference = SentenceTransformer(str(minilm.folder), device="cpu")
+    assert np.allclose(minilm.passages(TEXTS), reference.encode(TEXTS), atol=1e-5)
+
+
+def test_fingerprint_tokenizer_and_limit_need_neither_the_library_nor_the_weights():
+    program = (
+        "import sys; from chatbot.embedders.sentence import SentenceEmbedder; embedder = SentenceEmbedder();"
+        "embedder.fingerprint, embedder.tokenizer, embedder.max_tokens;"
+        "print({'torch', 'transformers', 'sentence_transformers'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+def test_loading_is_silent(capfd: pytest.CaptureFixture[str]):
+    SentenceEmbedder(threads=1).warm()
+    assert capfd.readouterr() == ("", "")
+
+
+def _model(folder: Path, weights: bytes, limit: int = 128) -> Path:
+    folder.mkdir()
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": limit}))
+    (folder / "model.safetensors").write_bytes(weights)
+    return folder
+
+
+def test_the_fingerprint_tells_the_content_and_not_the_place(tmp_path: Path):
+    weights = bytes(3_000_000)
+    first = _model(tmp_path / "first", weights)
+    shutil.copytree(first, tmp_path / "copy")
+    same = SentenceEmbedder(tmp_path / "copy")
+    trained = SentenceEmbedder(_model(tmp_path / "trained", b"\1" + weights[:-2] + b"\1"))
+    configured = SentenceEmbedder(_model(tmp_path / "configured", weights, limit=64))
+    fingerprint = SentenceEmbedder(first).fingerprint
+    assert same.fingerprint == fingerprint
+    assert len({fingerprint, trained.fingerprint, configured.fingerprint}) == 3
+    assert configured.max_tokens == 64
+
+
+@pytest.mark.parametrize("model", ["no/such/folder", "not a hub id!"])
+def test_a_model_that_is_nowhere_is_named_in_one_line(model: str):
+    with pytest.raises(MissingModel, match=model) as error:
+        SentenceEmbedder(model).fingerprint  # noqa: B018
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_a_model_is_named_in_one_line(tmp_path: Path):
+    embedder = SentenceEmbedder(_model(tmp_path / "broken", b"no weights"))
+    with pytest.raises(MissingModel, match="broken") as error:
+        embedder.warm()
+    assert "\n" not in str(error.value)

@@ -1,0 +1,412 @@
+"""Files as people have them, built here; each is read in the process that reads them in the product."""
+
+import io
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import docx
+import pytest
+from docx.oxml.parser import parse_xml
+
+from chatbot.errors import UnreadableDocument
+from chatbot.parse import read
+from chatbot.parse.pdf import unwrap
+from chatbot.parse.worker import clean
+from chatbot.passage import Document
+
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
+W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+
+
+def pdf(*pages: str, encrypted: bool = False) -> bytes:
+    """A PDF whose pages hold these lines in Helvetica."""
+    kids = " ".join(f"{4 + 2 * i} 0 R" for i in range(len(pages)))
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Pages /Count {len(pages)} /Kids [{kids}] >>",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    for i, page in enumerate(pages):
+        shown = "".join(f"({line}) Tj T* " for line in page.split("\n"))
+        stream = f"BT /F1 12 Tf 14 TL 50 700 Td {shown}ET"
+        objects.append(
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents {5 + 2 * i} 0 R "
+            "/Resources << /Font << /F1 3 0 R >> >> >>"
+        )
+        objects.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
+    trailer = f"/Size {len(objects) + 1} /Root 1 0 R"
+    if encrypted:
+        blob = "00" * 32
+        trailer += f" /Encrypt << /Filter /Standard /V 1 /R 2 /O <{blob}> /U <{blob}> /P -4 >>"
+        trailer += f" /ID [<{blob}> <{blob}>]"
+    body, offsets = b"%PDF-1.4\n", []
+    for number, text in enumerate(objects, 1):
+        offsets.append(len(body))
+        body += f"{number} 0 obj\n{text}\nendobj\n".encode()
+    table = "".join(f"{offset:010} 00000 n \n" for offset in offsets)
+    end = f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}trailer << {trailer} >>\n"
+    return body + f"{end}startxref\n{len(body)}\n%%EOF\n".encode()
+
+
+def word(*paragraphs: str) -> bytes:
+    document = docx.Document()
+    for paragraph in paragraphs:
+        document.add_paragraph(paragraph)
+    return saved(document)
+
+
+def saved(document: "docx.document.Document") -> bytes:
+    buffer = io.BytesIO()
+    document.save(buffer)
+    return buffer.getvalue()
+
+
+def zipped(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("__", "/"), content)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def reading(tmp_path):
+    """Content and name in, document out."""
+
+    def read_bytes(content: bytes, name: str, **limits: float) -> Document:
+        path = tmp_path / "upload"  # as uploads are kept: under a name that tells nothing
+        path.write_bytes(content)
+        return read(path, name, **({"max_bytes": 100_000_000} | limits))
+
+    return read_bytes
+
+
+@pytest.fixture
+def refusal(reading):
+    """Content and name in, the one line that says why it is not read out."""
+
+    def line(content: bytes, name: str, **limits: float) -> str:
+        with pytest.raises(UnreadableDocument) as caught:
+            reading(content, name, **limits)
+        message = str(caught.value)
+        assert repr(name) in message and "\n" not in message and "Traceback" not in message
+        assert ": " in message  # what is wrong: what to do
+        return message
+
+    return line
+
+
+# PDF
+
+
+def test_a_pdf_keeps_its_page_numbers(reading):
+    document = reading(pdf("First page", "Second page"), "a.pdf")
+    assert (document.kind, document.notice) == ("pdf", "")
+    assert [(page.number, page.text.strip()) for page in document.pages] == [
+        (1, "First page"),
+        (2, "Second page"),
+    ]
+
+
+def test_blank_pages_of_a_pdf_are_reported(reading):
+    document = reading(pdf("Words", "", "More"), "a.pdf")
+    assert document.notice == "1 of 3 pages had no text"
+    assert [page.number for page in document.pages] == [1, 2, 3]
+
+
+def test_a_pdf_of_pictures_is_sent_to_ocr(refusal):
+    assert "holds no text, only images: run OCR" in refusal(pdf("", ""), "scan.pdf")
+
+
+def test_an_encrypted_pdf_is_told_apart_from_a_broken_one(refusal):
+    assert "is encrypted" in refusal(pdf("Secret", encrypted=True), "a.pdf")
+    assert "is cut short or damaged" in refusal(b"%PDF-1.7\n" + bytes(range(256)) * 8, "a.pdf")
+    assert "is cut short or damaged" in refusal(pdf("Words")[:120], "a.pdf")
+
+
+def test_a_paragraph_that_a_pdf_prints_on_several_lines_is_one_line():
+    assert unwrap(
+        "Heading\r\n"
+        "The first line of a paragraph that goes on\r\n"
+        "in a second line, about as wide as it is,\r\n"
+        "and ends.\r\n"
+        "• An item that is as wide as the lines are\r\n"
+        "• Another one"
+    ) == (
+        "Heading\n"
+        "The first line of a paragraph that goes on in a second line, about as wide as it is, and ends.\n"
+        "• An item that is as wide as the lines are\n"
+        "• Another one"
+    )
+
+
+def test_lines_of_chinese_are_joined_without_a_space():
+    first, second = "檢索增強生成模型結合了預訓練的參數記憶與非參數記憶", "可以回答問題。"
+    assert unwrap(f"{first}\n{second}") == first + second
+
+
+def test_a_word_hyphenated_at_a_line_end_is_mended():
+    assert unwrap("The Ef\ufffe\r\nfect is large") == "The Effect is large"
+
+
+# Word
+
+
+def test_a_docx_gives_headings_items_and_tables_in_their_order(reading):
+    document = docx.Document()
+    document.add_heading("Leave", 1)
+    document.add_paragraph("Before the table.")
+    table = document.add_table(2, 2)
+    for cell, text in zip((c for row in table.rows for c in row.cells), ["Year", "Days", "2024", "25"], strict=True):
+        cell.text = text
+    document.add_heading("Sick leave", 2)
+    document.add_paragraph("An item", style="List Bullet")
+    parsed = reading(saved(document), "leave.docx")
+    assert parsed.kind == "docx" and parsed.pages[0].number is None
+    assert parsed.pages[0].text == (
+        "# Leave\n\nBefore the table.\n\nYear | Days\n2024 | 25\n\n## Sick leave\n\n- An item"
+    )
+
+
+def test_a_docx_loses_nothing_that_word_wraps_in_controls_or_tracks_as_inserted(reading):
+    document = docx.Document()
+    body = document.element.body
+    body.insert(0, parse_xml(
+        f"<w:sdt {W}><w:sdtContent><w:p><w:r><w:t>In a control.</w:t></w:r></w:p></w:sdtContent></w:sdt>"
+    ))
+    body.insert(1, parse_xml(
+        f"<w:p {W}><w:r><w:t>Kept</w:t></w:r><w:ins><w:r><w:t> and added</w:t></w:r></w:ins>"
+        "<w:del><w:r><w:delText> and deleted</w:delText></w:r></w:del>"
+        "<w:r><w:pict><w:txbxContent><w:p><w:r><w:t>In a box.</w:t></w:r></w:p></w:txbxContent></w:pict></w:r></w:p>"
+    ))
+    assert reading(saved(document), "a.docx").pages[0].text == "In a control.\n\nKept and added\n\nIn a box."
+
+
+def test_a_docx_with_macros_is_read_and_its_macros_are_not(reading):
+    members = dict(zipfile_members(word("Body")))
+    types = members["[Content_Types].xml"]
+    members["[Content_Types].xml"] = types.replace(
+        b"application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml",
+        b"application/vnd.ms-word.document.macroEnabled.main+xml",
+    )
+    members["word/vbaProject.bin"] = b"Sub AutoOpen()"
+    assert reading(zipped(**members), "a.docm").pages[0].text == "Body"
+
+
+def test_an_entity_in_a_docx_is_not_expanded(reading, refusal, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("the secret")
+    members = dict(zipfile_members(word("Body")))
+    xml = members["word/document.xml"].replace(b"Body", b"Body&x;")
+    declared = f'<!DOCTYPE x [<!ENTITY x SYSTEM "{secret.as_uri()}">]><w:document'.encode()
+    members["word/document.xml"] = xml.replace(b"<w:document", declared, 1)
+    assert reading(zipped(**members), "a.docx").pages[0].text == "Body"
+
+
+def zipfile_members(content: bytes) -> list[tuple[str, bytes]]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return [(name, archive.read(name)) for name in archive.namelist()]
+
+
+def test_a_docx_cut_short_is_refused(refusal):
+    content = word("Body")
+    assert "is cut short or damaged" in refusal(content[: len(content) // 2], "a.docx")
+
+
+def test_a_damaged_part_of_a_docx_is_reported_without_a_traceback(refusal):
+    members = dict(zipfile_members(word("Body")))
+    members["word/document.xml"] = members["word/document.xml"][:400]
+    assert "is damaged, or too large" in refusal(zipped(**members), "a.docx")
+
+
+# HTML
+
+PAGE = """<!doctype html><html><head><title>Leave policy</title><script>var hidden = 1</script></head><body>
+<nav><ul><li><a href=/>Home</a></li><li><a href=/a>About us</a></li></ul></nav>
+<article><h1>Leave policy</h1><p>{long}</p><h2>Carrying <b>over</b></h2><p>{long} It ends<sup>[3]</sup>.</p></article>
+<footer>Imprint</footer></body></html>""".format(long="Every employee has thirty days of leave a year. " * 8)
+
+
+def test_an_html_page_gives_its_article_with_headings_and_without_menus(reading):
+    document = reading(PAGE.encode(), "policy.html")
+    text = document.pages[0].text
+    assert document.kind == "html"
+    assert "# Leave policy\n" in text and "\n## Carrying over\n" in text and "It ends." in text
+    assert not any(word in text for word in ("About us", "Imprint", "hidden", "**", "<"))
+
+
+def test_a_page_without_an_article_is_read_whole(reading):
+    html = "<html><title>Prices</title><body><footer>Tea <b>2</b><nav><table><tr><td>a<td>b</table>"
+    assert reading(html.encode(), "p.html").pages[0].text == "# Prices\n\nTea 2\n\na | b"
+
+
+def test_a_page_says_its_own_encoding(reading):
+    html = '<html><head><meta charset="big5"></head><body><p>中文網頁</p></body></html>'
+    assert "中文網頁" in reading(html.encode("big5"), "p.html").pages[0].text
+
+
+def test_nothing_that_a_page_names_is_fetched(reading):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/x"
+        reading(
+            f'<!DOCTYPE html SYSTEM "{url}"><html><head><link rel=stylesheet href="{url}"><base href="{url}">'
+            f'<script src="{url}"></script></head><body><p>Words</p><img src="{url}"><iframe src="{url}">'.encode(),
+            "p.html",
+        )
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_elements_nested_ten_thousand_deep_do_no_harm(reading):
+    assert "Deep" in reading(b"<html><body>" + b"<div>" * 10_000 + b"Deep", "p.html").pages[0].text
+
+
+# Text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("utf-8", "naïve 模型 🙂"),
+        ("utf-8-sig", "naïve 模型"),
+        ("utf-16", "naïve 模型"),
+        ("utf-16-le", "Plain words without a mark, as some Windows programs write them."),
+        ("gb18030", "检索增强生成模型结合了预训练的参数记忆与非参数记忆,可以回答问题。" * 4),
+        ("big5", "檢索增強生成模型結合了預訓練的參數記憶與非參數記憶，可以回答問題。" * 4),
+        ("cp932", "この文書では、社内の休暇制度について説明します。従業員は年間二十日の有給休暇を取得できます。" * 4),
+        ("cp1251", "Генерация с дополненной выборкой отвечает на вопросы по документам. " * 4),
+        ("cp1252", "Les congés payés sont fixés à trente jours par année, même à l’étranger. " * 4),
+    ],
+)
+def test_text_is_read_in_its_encoding(reading, encoding, text):
+    document = reading(text.encode(encoding), "notes.txt")
+    assert (document.kind, document.pages[0].text) == ("text", text)
+
+
+def test_a_long_text_is_not_misread_for_where_the_sample_of_it_ends(reading):
+    text = "检索增强生成模型。\n" * 12_000
+    assert reading(text.encode("gb18030"), "long.txt").pages[0].text == text
+
+
+def test_markdown_is_kept_as_it_is(reading):
+    text = "# Title\n\n* a `b`\n\n| x | y |\n"
+    document = reading(text.encode(), "README.MD")
+    assert (document.kind, document.pages[0].text) == ("markdown", text)
+
+
+def test_a_text_about_pdf_is_a_text(reading):
+    assert reading(b"The header %PDF-1.7 opens the file.", "notes.md").kind == "markdown"
+
+
+def test_line_ends_become_newlines_and_control_characters_go():
+    assert clean("a\r\nb\rc\x0cd\u2028e\x00\x07\x1b[0m\tf\ufeff") == "a\nb\nc\nd\ne[0m\tf"
+
+
+def test_no_lone_surrogate_survives():
+    assert clean("a\ud800b\U0001f642") == "a\ufffdb\U0001f642"
+
+
+# What a file is, is told by what it holds
+
+
+def test_what_a_file_holds_outweighs_its_name(reading):
+    assert reading(pdf("Words"), "a.docx").kind == "pdf"
+    assert reading(word("Words"), "a.pdf").kind == "docx"
+    assert reading(PAGE.encode(), "a.txt").kind == "html"
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "expected"),
+    [
+        (b"", "a.txt", "is empty"),
+        (b" \n\t\r\n ", "a.txt", "holds no text"),
+        (word(), "a.docx", "holds no text"),
+        (bytes(range(256)) * 20, "a.txt", "is neither text nor of another type that is read"),
+        (bytes(5000), "a.md", "is neither text nor of another type that is read"),
+        (OLE + "EncryptedPackage".encode("utf-16-le"), "a.docx", "is encrypted"),
+        (OLE + "WordDocument".encode("utf-16-le"), "a.doc", "is an old Word file (.doc): save it as .docx"),
+        (OLE, "a.xls", "is an old Office file"),
+        (zipped(xl__workbook=b""), "a.xlsx", "is an Excel workbook, which is not read yet"),
+        (zipped(readme=b"words"), "a.docx", "is a zip archive: unpack it"),
+        (zipped(word__document=b"words"), "a.docx", "is no ordinary Word file inside"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "a.png", "is an image: text in images is not read yet"),
+        (b"\xff\xd8\xff\xe0" + bytes(99), "a.pdf", "is an image"),
+        (b"MZ\x90\x00\x03" + bytes(99), "a.exe", "is a program"),
+        (b"\x7fELF\x02\x01\x01" + bytes(99), "a.txt", "is a program"),
+        (b"\x1f\x8b\x08\x00" + bytes(99), "a.tar.gz", "is a packed archive"),
+        (b"{\\rtf1\\ansi Words}", "a.rtf", "is an RTF file"),
+    ],
+)
+def test_what_cannot_be_read_says_what_it_is_and_what_to_do(refusal, content, name, expected):
+    assert expected in refusal(content, name)
+
+
+def test_a_name_from_a_stranger_cannot_break_the_line(refusal):
+    assert "is empty" in refusal(b"", "a\nTraceback: \x1b[31m<script>\ud800.txt".replace("Traceback", "T"))
+
+
+def test_a_folder_a_missing_file_and_a_large_one_are_refused(tmp_path, refusal):
+    with pytest.raises(UnreadableDocument, match="'x' is a folder"):
+        read(tmp_path, "x", max_bytes=10)
+    with pytest.raises(UnreadableDocument, match=r"'x' cannot be opened .*: check that it is there"):
+        read(tmp_path / "none", "x", max_bytes=10)
+    assert "has 2.0 MB, more than the 1.0 MB" in refusal(bytes(2_000_000), "a.txt", max_bytes=1_000_000)
+
+
+# Limits
+
+
+def test_a_zip_bomb_is_refused_before_it_unpacks(refusal):
+    started = time.monotonic()
+    assert "as a zip bomb does" in refusal(zipped(word__document=bytes(60_000_000)), "a.docx")
+    many = zipped(**{f"word__{i}": b"" for i in range(10_001)})
+    assert "10,001 parts" in refusal(many, "a.docx")
+    assert time.monotonic() - started < 10
+
+
+def test_a_file_that_takes_too_long_is_given_up(refusal):
+    started = time.monotonic()
+    assert "could not be read within 0.01 seconds" in refusal(word("Words"), "slow.docx", timeout_s=0.01)
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="the system has no limit on memory to set")
+def test_a_file_that_takes_too_much_memory_is_given_up(refusal):
+    content = ("Many words. " * 1_500_000).encode()
+    assert "too much memory" in refusal(content, "big.txt", max_memory_bytes=70_000_000)
+
+
+def test_files_are_read_from_many_threads_at_once(tmp_path):
+    paths = [tmp_path / f"{i}.md" for i in range(6)]
+    for path in paths:
+        path.write_text(f"File {path.stem}")
+    with ThreadPoolExecutor(6) as pool:
+        documents = list(pool.map(lambda path: read(path, path.name, max_bytes=100), paths))
+    assert [document.pages[0].text for document in documents] == [f"File {i}" for i in range(6)]
+
+
+def test_a_program_without_a_main_guard_run_from_anywhere_can_read(tmp_path):
+    (tmp_path / "a.md").write_text("Words")
+    root = Path(__file__).parents[1]
+    program = (
+        f"import sys; sys.path.insert(0, {str(root)!r})\n"
+        "from pathlib import Path; from chatbot.parse import read\n"
+        "print(read(Path('a.md'), 'a.md', max_bytes=99).pages[0].text)\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    ran = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout == "Words\n"
+
+
+def test_the_reading_process_imports_only_the_parser_it_needs():
+    program = "import sys, chatbot.parse.worker; print(*sys.modules)"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "numpy", "lxml", "docx", "pypdfium2", "trafilatura"} & set(ran.stdout.split())

@@ -1,0 +1,178 @@
+"""What ui/render.py writes: whatever comes in is seen as it was, and is never read as HTML or Markdown."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatbot import Citation, Hit, Passage, Query, Reply, Turn
+from ui import render
+from ui.i18n import LANGUAGES, preferred, texts
+
+WORDS = texts("en")
+HOSTILE = "<img src=x onerror=alert(1)> ![](https://evil.example/?q=1) [a](javascript:x) `b` **c** $$d$$ &lt; </div>"
+READABLE = st.text().filter(lambda text: render.visible(text) == text)
+
+
+class Page(HTMLParser):
+    """The text, tags and attributes that a browser would find."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.text, self.tags, self.attributes, self._muted = "", [], [], 0
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        self._muted += tag == "sup"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._muted -= tag == "sup"
+
+    def handle_data(self, data: str) -> None:
+        if not self._muted:
+            self.text += data
+
+
+def passage(ordinal: int, text: str = "text", document: str = "a.txt") -> Passage:
+    return Passage(f"d:{ordinal}", "d", document, text, page=ordinal + 1, heading="Chapter › Section")
+
+
+def answered(text: str, *citations: Citation, abstained: bool = False, query: str = "q") -> Turn:
+    hits = (Hit(passage(0), 1.0), Hit(passage(1), 0.5))
+    reply = Reply(text, citations, (0.6, 0.3, 0.1), 0.82, abstained)
+    return Turn(Query("q", query, "en"), reply, hits, (0.5, 0.4, 0.1))
+
+
+def reply_text(turn: Turn) -> str:
+    found = re.search(r'<div class="mg-reply">(.*?)</div>', render.reply(turn, 0, WORDS))
+    assert found
+    return Page(found[1]).text
+
+
+@given(READABLE)
+def test_escaped_text_is_seen_as_it_was_written(text: str):
+    assert Page(f"<p>{render.escape(text)}</p>").text == text
+
+
+@given(st.text())
+def test_escaped_text_holds_nothing_that_html_or_markdown_reads(text: str):
+    escaped = render.escape(text)
+    assert re.fullmatch(r"(?:[a-zA-Z0-9 ]|&#\d+;|[^\x00-\x7f])*", escaped)
+    escaped.encode()  # no half surrogate, which a page cannot carry
+
+
+@given(READABLE)
+def test_escaped_text_stays_inside_an_attribute(text: str):
+    assert Page(f'<p title="{render.escape(text)}">').attributes == [("title", text)]
+
+
+def test_what_html_cannot_hold_is_shown_as_a_replacement_character():
+    assert render.visible("a\x00b\x1b\ud800\x85") == "a\ufffdb\ufffd\ufffd\ufffd"
+    assert render.visible("a\r\nb\rc") == "a\nb\nc"
+
+
+@given(
+    READABLE,
+    st.lists(st.tuples(st.integers(-2, 40), st.integers(-2, 40), st.sampled_from(["d:0", "d:1", "gone"])), max_size=6),
+)
+def test_citations_of_any_kind_leave_the_replys_text_as_it_is(text: str, spans: list[tuple[int, int, str]]):
+    assert reply_text(answered(text, *(Citation(*span, 0.5) for span in spans))) == text
+
+
+def test_a_citation_marks_its_characters_and_names_its_source():
+    html = render.reply(answered("Yes: 28 days.", Citation(5, 12, "d:1", 0.87)), 3, WORDS)
+    span = re.search(r"<span class=\"([^\"]*mg-cite[^\"]*)\"[^>]*title=\"([^\"]*)\">(.*?)<sup>(\d+)</sup></span>", html)
+    assert span
+    assert {"mg-t3", "mg-s2"} <= set(span[1].split())
+    assert Page(span[3]).text == "28 days"
+    assert span[4] == "2"
+    assert "a.txt" in Page(f"<p>{span[2]}</p>").text and "87%" in Page(f"<p>{span[2]}</p>").text
+
+
+def test_a_message_is_one_line_so_that_markdown_leaves_it_alone():
+    for message in (
+        render.reply(answered("a\n\n# b\n\n    c", Citation(0, 4, "d:0", 1.0)), 0, WORDS),
+        render.utterance("a\n\n- b"),
+        render.unfinished(Query("q", "r\n\ns", "en"), "t\n\nu", "", WORDS),
+        render.broken_off(None, "a\n\nb", "c\n\nd", WORDS),
+    ):
+        assert "\n" not in message and message.startswith("<div ")
+
+
+def test_hostile_text_is_only_text_wherever_it_comes_from():
+    hit = Hit(Passage(HOSTILE, HOSTILE, HOSTILE, HOSTILE, 1, HOSTILE), 1.0)
+    turn = Turn(
+        Query("q", HOSTILE, "en"),
+        Reply(HOSTILE, (Citation(0, 20, HOSTILE, 0.5),), (1.0, 0.0), 0.5),
+        (hit,),
+        (1.0, 0.0),
+    )
+    pages = [
+        render.reply(turn, 0, WORDS),
+        render.sources(turn.hits, turn.prior, WORDS),
+        render.utterance(HOSTILE),
+        render.unfinished(turn.query, HOSTILE, HOSTILE, WORDS),
+        render.broken_off(turn.query, HOSTILE, HOSTILE, WORDS),
+        render.outcomes([(HOSTILE, HOSTILE, HOSTILE)], WORDS),
+        render.conversations([(HOSTILE, HOSTILE, HOSTILE)], HOSTILE, WORDS),
+        render.settings([(HOSTILE, HOSTILE)], WORDS),
+    ]
+    for html in pages:
+        page = Page(html)
+        assert HOSTILE.replace(" ", "") in page.text.replace(" ", "")
+        assert not {"img", "a", "script", "iframe"} & set(page.tags)
+        assert not [name for name, _ in page.attributes if name.startswith("on") or name in ("src", "href")]
+
+
+def test_the_query_is_shown_only_where_it_differs_from_what_was_typed():
+    assert "mg-searched" not in render.reply(answered("a"), 0, WORDS)
+    assert "mg-searched" in render.reply(answered("a", query="another"), 0, WORDS)
+    assert "mg-searched" not in render.reply(answered("a", query=""), 0, WORDS)  # nothing was searched
+
+
+def test_an_abstention_is_told_apart():
+    assert WORDS["abstained"] in Page(render.reply(answered("I cannot say.", abstained=True), 0, WORDS)).text
+    assert WORDS["abstained"] not in Page(render.reply(answered("28 days."), 0, WORDS)).text
+
+
+def test_every_source_has_a_card_and_no_source_comes_last():
+    hits = [Hit(passage(0, "one"), 1.0), Hit(passage(1, "two"), 0.5)]
+    text = Page(render.sources(hits, (0.5, 0.4, 0.1), WORDS)).text
+    assert text.index("one") < text.index("two") < text.index(WORDS["no_source"])
+    assert "p. 1" in text and "Chapter › Section" in text
+
+
+@pytest.mark.parametrize(("share", "shown"), [(0.0, "0%"), (0.125, "12%"), (1.0, "100%"), (-1.0, "0%"), (7.0, "100%")])
+def test_a_share_is_a_percentage_between_none_and_all(share: float, shown: str):
+    assert render.percent(share) == shown
+
+
+def test_both_languages_have_the_same_texts_with_the_same_blanks():
+    blanks = {
+        language: {key: set(re.findall(r"{\w+}", text)) for key, text in texts(language).items()}
+        for language in LANGUAGES
+    }
+    assert blanks["en"] == blanks["zh"]
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        ("", "en"),
+        ("fr", "en"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "zh"),
+        ("en-GB,en;q=0.9,zh;q=0.8", "en"),
+        ("fr;q=1, en;q=0.3, zh;q=0.7", "zh"),
+        ("zh;q=nonsense, en;q=0.1", "en"),
+        (";;,,=", "en"),
+    ],
+)
+def test_the_language_that_a_browser_likes_best_is_used(header: str, language: str):
+    assert preferred(header) == language

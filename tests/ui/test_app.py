@@ -1,0 +1,183 @@
+"""The whole application in a real browser, over a real chatbot without weights."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from chatbot import Chatbot, MarginaliaError, open_chatbot
+from tests.ui.test_chat import answers, ask
+from ui import build_app
+from ui.app import listen
+
+ROOT = Path(__file__).parents[2]
+PETS = {"name": "Pet policy.md", "mimeType": "text/markdown", "buffer": b"Dogs may come to the office on Fridays."}
+EMPTY = {"name": "empty <b>.txt", "mimeType": "text/plain", "buffer": b" "}
+
+
+@pytest.fixture
+def chatbot(tmp_path: Path) -> Iterator[Chatbot]:
+    with open_chatbot(home=tmp_path, generator="scripted", embedder="hashing", sample=False) as chatbot:
+        yield chatbot
+
+
+def upload(page: Page, *files: dict[str, object]) -> None:
+    page.locator(".mg-files input[type=file]").set_input_files(list(files))
+
+
+def tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def test_a_file_is_added_asked_about_and_deleted(serve, visit, chatbot):
+    page = visit(serve(build_app(chatbot)))
+    tab(page, "Documents")
+    upload(page, PETS, EMPTY)
+    expect(page.locator(".mg-outcomes tbody tr")).to_have_count(2)
+    expect(page.locator(".mg-outcomes .mg-added")).to_contain_text("Pet policy.md")
+    expect(page.locator(".mg-outcomes .mg-failed")).to_contain_text("empty <b>.txt")
+    listed = page.locator("table:not(.mg-outcomes) tr", has_text="Pet policy.md").first
+    expect(listed).to_be_visible()
+    tab(page, "Chat")
+    ask(page, "When may dogs come to the office?")
+    answers(page, 1)
+    expect(page.locator(".mg-reply")).to_contain_text("Fridays")
+    expect(page.locator(".mg-card").first).to_contain_text("Pet policy.md")
+    tab(page, "Documents")
+    delete = listed.get_by_role("button", name="Delete")
+    delete.click()
+    expect(delete).to_have_text("Really delete?")
+    assert len(chatbot.knowledge.documents()) == 1  # nothing happens before the second click
+    delete.click()
+    expect(listed).to_have_count(0)
+    assert chatbot.knowledge.documents() == []
+
+
+def test_a_hostile_file_name_is_only_text(serve, visit, chatbot):
+    name = "<img src=x onerror=alert(1)> ![x](https:evil.example) $$x$$.md"
+    page = visit(serve(build_app(chatbot)))
+    tab(page, "Documents")
+    upload(page, PETS | {"name": name})
+    expect(page.locator(".mg-outcomes .mg-added .mg-name")).to_have_text(name)
+    listed = page.locator("table:not(.mg-outcomes) tr", has_text="onerror")
+    expect(listed.locator(".mg-name")).to_have_text(name)
+    listed.get_by_role("button", name="Delete").dblclick()
+    expect(page.locator(".toast-body")).to_contain_text(f"{name} was deleted.")
+    assert page.locator("img[src=x], img[src*=evil], .katex").count() == 0
+
+
+def test_a_documents_new_version_needs_the_box_to_be_ticked(serve, visit, chatbot):
+    page = visit(serve(build_app(chatbot)))
+    tab(page, "Documents")
+    upload(page, PETS)
+    expect(page.locator(".mg-outcomes .mg-added")).to_be_visible()
+    newer = PETS | {"buffer": b"Cats may come too."}
+    upload(page, newer)
+    expect(page.locator(".mg-outcomes .mg-failed")).to_be_visible()
+    page.get_by_label("Replace documents of the same name").check()
+    upload(page, newer)
+    expect(page.locator(".mg-outcomes .mg-replaced")).to_be_visible()
+    assert len(chatbot.knowledge.documents()) == 1
+
+
+def test_a_reload_keeps_the_conversation_and_another_tab_has_its_own(serve, visit, chatbot, tmp_path):
+    (tmp_path / "pets.txt").write_text("Dogs may come to the office on Fridays.")
+    chatbot.knowledge.add(tmp_path / "pets.txt")
+    address = serve(build_app(chatbot))
+    page = visit(address)
+    ask(page, "When may dogs come to the office?")
+    answers(page, 1)
+    expect(page.locator(".mg-conversations li")).to_have_count(1)
+    page.reload()
+    answers(page, 1)
+    expect(page.locator(".mg-card").first).to_contain_text("pets.txt")
+    other = visit(address, beside=page)
+    expect(other.locator(".mg-conversations li")).to_have_count(1)  # listed
+    answers(other, 0)  # but not open
+
+
+def test_an_earlier_conversation_is_opened_and_deleted(serve, visit, chatbot, tmp_path):
+    (tmp_path / "pets.txt").write_text("Dogs may come to the office on Fridays.")
+    chatbot.knowledge.add(tmp_path / "pets.txt")
+    page = visit(serve(build_app(chatbot)))
+    ask(page, "When may dogs come?")
+    answers(page, 1)
+    page.get_by_role("button", name="New chat").click()
+    answers(page, 0)
+    ask(page, "Which office?")
+    answers(page, 1)
+    earlier = page.locator(".mg-conversations li")
+    expect(earlier).to_have_count(2)
+    page.get_by_role("button", name="Toggle Sidebar").click()
+    earlier.filter(has_text="When may dogs come?").locator(".mg-open").click()
+    expect(page.locator(".mg-utterance")).to_have_text(["When may dogs come?"])
+    delete = earlier.filter(has_text="When may dogs come?").locator(".mg-delete")
+    delete.click()
+    delete.click()
+    expect(earlier).to_have_count(1)
+    answers(page, 0)  # it was the one that was open
+    assert [title for _, title, _ in chatbot.history.list()] == ["Which office?"]
+
+
+def test_strangers_do_not_see_each_others_conversations(serve, visit, chatbot):
+    address = serve(build_app(chatbot, shared=True))
+    page = visit(address)
+    ask(page, "Is there anything?")
+    answers(page, 1)
+    expect(page.locator(".mg-conversations li")).to_have_count(1)
+    page.reload()
+    expect(page.locator(".mg-conversations li")).to_have_count(1)
+    stranger = visit(address)
+    expect(stranger.locator(".mg-sidebar")).to_contain_text("None yet")
+
+
+def test_the_application_speaks_chinese(serve, visit, chatbot):
+    page = visit(serve(build_app(chatbot)), locale="zh-CN")
+    tab(page, "文档")
+    expect(page.get_by_text("替换同名文档")).to_be_visible()
+    upload(page, {"name": "手册.md", "mimeType": "text/markdown", "buffer": "每位员工每年有二十八天年假。".encode()})
+    expect(page.locator(".mg-outcomes .mg-added")).to_contain_text("手册.md")
+    tab(page, "对话")
+    ask(page, "每年有多少天年假？")
+    answers(page, 1)
+    expect(page.locator(".mg-reply")).to_contain_text("二十八天")
+
+
+def test_every_answer_forbids_the_page_to_reach_other_machines(serve, chatbot):
+    with urllib.request.urlopen(serve(build_app(chatbot))) as answer:
+        policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy and "img-src 'self'" in policy and "http" not in policy
+
+
+def test_a_port_in_use_is_one_clear_line():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(MarginaliaError, match=rf"port {port} .*--port"):
+            listen("127.0.0.1", port)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_an_interrupt_ends_the_server_even_with_a_page_open(visit):
+    program = (
+        "from tests.ui.standin import stocked\nfrom ui.app import serve\nserve(stocked(), port=0)\nprint('closed')"
+    )
+    server = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout
+        address = next(word for word in server.stdout.readline().split() if word.startswith("http"))
+        visit(address.replace("localhost", "127.0.0.1"))
+        server.send_signal(signal.SIGINT)
+        rest, _ = server.communicate(timeout=15)
+        assert (server.returncode, rest.strip()) == (0, "closed")
+    finally:
+        server.kill()

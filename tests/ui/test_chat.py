@@ -1,0 +1,255 @@
+"""RagChat in a real browser, over a stand-in chatbot."""
+
+from __future__ import annotations
+
+import re
+
+import gradio as gr
+import pytest
+from gradio_client import Client
+from playwright.sync_api import Locator, Page, expect
+
+from tests.ui.standin import StandIn, stocked
+from ui import RagChat
+
+LEAVE = "How many days of leave are there?"
+HOSTILE = "<img src=x onerror=alert(1)> ![x](https://evil.example/?q=1) <script>alert(2)</script> $$x$$ **b** `c` &lt;"
+
+
+def page_of(*chatbots: StandIn, **options: object) -> gr.Blocks:
+    """A host's page: other components, and the chats side by side."""
+    with gr.Blocks(analytics_enabled=False) as page:
+        gr.Markdown("# A host")
+        with gr.Row():
+            for chatbot in chatbots:
+                with gr.Column():
+                    RagChat(chatbot, **options)  # type: ignore[arg-type]
+    return page
+
+
+def ask(page: Page | Locator, question: str) -> None:
+    box = page.locator(".mg-textbox textarea").first
+    box.fill(question)
+    box.press("Enter")
+
+
+def answers(page: Page | Locator, count: int) -> None:
+    expect(page.locator(".mg-foot")).to_have_count(count)
+
+
+def visible_reply(page: Page) -> str:
+    """The last reply as it is copied: without the numbers of its sources."""
+    return page.locator(".mg-reply").last.evaluate(
+        "node => { const copy = node.cloneNode(true); copy.querySelectorAll('sup').forEach(s => s.remove());"
+        " return copy.textContent; }"
+    )
+
+
+def test_a_reply_streams_and_shows_where_each_part_came_from(serve, visit):
+    page = visit(serve(page_of(stocked(delay=0.08))))
+    ask(page, LEAVE)
+    expect(page.locator(".mg-caret")).to_be_visible()  # streaming, before any citation
+    expect(page.locator(".mg-card .mg-share").first).to_have_text(re.compile(r"\d+%"))  # shares while it streams
+    assert page.locator(".mg-cite").count() == 0
+    answers(page, 1)
+    expect(page.locator(".mg-cite")).to_have_text(
+        [re.compile(r"^Every employee has 28 days.*1$"), re.compile(r"^Up to five days.*2$")]
+    )
+    cards = page.locator(".mg-card")
+    expect(cards.first).to_contain_text("Employee handbook.pdf")
+    expect(cards.first).to_contain_text("p. 2")
+    expect(cards.first).to_contain_text("Working here › Leave")
+    expect(cards.last).to_contain_text("No source")
+    shares = [int(text.rstrip("%")) for text in page.locator(".mg-share").all_inner_texts()]
+    assert 98 <= sum(shares) <= 102
+    assert visible_reply(page).startswith("According to the documents: Every employee")
+
+
+def test_a_citation_and_its_card_light_up_together(serve, visit):
+    page = visit(serve(page_of(stocked())))
+    ask(page, LEAVE)
+    answers(page, 1)
+    page.locator(".mg-cite").nth(1).focus()
+    expect(page.locator(".mg-card.mg-lit")).to_have_count(1)
+    expect(page.locator(".mg-card.mg-lit")).to_contain_text("Leave FAQ.md")
+    page.locator(".mg-card").first.hover()
+    expect(page.locator(".mg-cite.mg-lit").first).to_contain_text("28 days")
+    folded = page.locator(".mg-passage").first.bounding_box()
+    page.locator(".mg-cite").first.press("Enter")
+    expect(page.locator(".mg-more").first).to_have_attribute("aria-expanded", "true")
+    unfolded = page.locator(".mg-passage").first.bounding_box()
+    assert folded and unfolded and unfolded["height"] >= folded["height"]
+
+
+def test_a_reply_is_copied_as_plain_text_without_the_numbers_of_its_sources(serve, visit):
+    page = visit(serve(page_of(stocked())))
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    ask(page, LEAVE)
+    answers(page, 1)
+    plain = visible_reply(page)
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == plain
+    selected = page.locator(".mg-reply").evaluate(
+        "node => { getSelection().selectAllChildren(node); return getSelection().toString(); }"
+    )
+    assert selected.strip() == plain.strip()
+
+
+def test_an_earlier_replys_citation_brings_back_its_sources(serve, visit):
+    page = visit(serve(page_of(stocked())))
+    ask(page, LEAVE)
+    answers(page, 1)
+    ask(page, "Which hotels are booked?")
+    answers(page, 2)
+    expect(page.locator(".mg-card").first).to_contain_text("Travel policy.docx")
+    page.locator(".mg-cite.mg-t0").first.click()
+    expect(page.locator(".mg-card").first).to_contain_text("Employee handbook.pdf")
+
+
+def test_a_rewritten_query_is_shown(serve, visit):
+    page = visit(serve(page_of(stocked())))
+    ask(page, LEAVE)
+    answers(page, 1)
+    expect(page.locator(".mg-searched")).to_have_count(0)
+    ask(page, "Can it be carried over?")
+    answers(page, 2)
+    expect(page.locator(".mg-searched")).to_have_text(f"Searched for: Can it be carried over? ({LEAVE})")
+
+
+def test_hostile_text_is_shown_as_it_is_and_fetches_nothing(serve, visit):
+    chatbot = StandIn(reply=HOSTILE)
+    chatbot.knowledge.put(HOSTILE, f"travel {HOSTILE}", heading=HOSTILE)
+    page = visit(serve(page_of(chatbot)))
+    question = f"travel {HOSTILE}"
+    ask(page, question)
+    answers(page, 1)
+    expect(page.locator(".mg-utterance")).to_have_text(question)
+    assert visible_reply(page) == HOSTILE
+    assert page.locator(".mg-passage").first.text_content() == f"travel {HOSTILE}"
+    assert page.locator(".mg-card .mg-name").first.text_content() == HOSTILE
+    for selector in (".mg-chat img", ".mg-chat a[href]", ".mg-chat .katex", ".mg-chat script"):
+        assert page.locator(selector).count() == 0
+
+
+def test_a_stopped_turn_stays_visible_and_is_no_part_of_the_conversation(serve, visit):
+    chatbot = stocked(delay=0.15)
+    page = visit(serve(page_of(chatbot)))
+    ask(page, LEAVE)
+    expect(page.locator(".mg-reply")).to_contain_text("According to")
+    page.locator(".mg-textbox .stop-button").click()
+    expect(page.locator(".mg-note")).to_contain_text("Stopped")
+    stopped = visible_reply(page)
+    page.wait_for_timeout(600)
+    assert visible_reply(page) == stopped and stopped.startswith("According to")
+    assert chatbot.closed == 1  # the generation itself ended
+    chatbot.delay = 0.0
+    ask(page, "Can it be carried over?")  # nothing that "it" could mean: the query is not rewritten
+    answers(page, 1)
+    expect(page.locator(".mg-searched")).to_have_count(0)
+    expect(page.locator(".mg-note")).to_have_count(1)
+
+
+def test_a_new_chat_starts_empty(serve, visit):
+    page = visit(serve(page_of(stocked(), examples=[LEAVE, "Which hotels are booked?"])))
+    page.get_by_role("button", name=LEAVE).click()  # an example, as a starter
+    answers(page, 1)
+    page.get_by_role("button", name="New chat").click()
+    answers(page, 0)
+    expect(page.locator(".mg-card")).to_have_count(0)
+    expect(page.locator(".mg-welcome")).to_be_visible()
+    ask(page, "Can it be carried over?")
+    answers(page, 1)
+    expect(page.locator(".mg-searched")).to_have_count(0)
+
+
+def test_retry_asks_again_and_undo_takes_the_turn_back(serve, visit):
+    chatbot = stocked()
+    page = visit(serve(page_of(chatbot)))
+    ask(page, LEAVE)
+    answers(page, 1)
+    chatbot.reply = "Another answer."
+    page.get_by_role("button", name="Retry").click()
+    expect(page.locator(".mg-reply")).to_contain_text("Another answer.")
+    answers(page, 1)
+    page.get_by_role("button", name="Undo").click()
+    answers(page, 0)
+    expect(page.locator(".mg-chat textarea")).to_have_value(LEAVE)
+
+
+def test_an_error_is_one_line_and_the_question_is_kept(serve, visit, caplog):
+    page = visit(serve(page_of(stocked())))
+    ask(page, "This is too long")
+    expect(page.locator(".mg-note")).to_contain_text("shorten it")
+    expect(page.locator(".mg-chat textarea")).to_have_value("This is too long")
+    ask(page, "explode")
+    expect(page.locator(".mg-note")).to_have_count(2)
+    expect(page.locator(".mg-note").last).to_contain_text("Something went wrong")
+    assert "secret" not in page.content()
+    assert "a secret path" in caplog.text  # logged, for whoever runs the page
+
+
+def test_an_abstention_looks_different(serve, visit):
+    page = visit(serve(page_of(stocked())))
+    ask(page, "Who won the cup?")
+    answers(page, 1)
+    expect(page.locator(".mg-notice")).to_be_visible()
+    expect(page.locator(".mg-cite")).to_have_count(0)
+
+
+def test_two_chats_side_by_side_do_not_mix(serve, visit):
+    first, second = stocked(delay=0.05), StandIn(delay=0.05)
+    second.knowledge.put("Recipes.md", "Bake the bread for forty minutes.")
+    page = visit(serve(page_of(first, second)))
+    left, right = page.locator(".mg-chat").all()
+    ask(left, LEAVE)
+    ask(right, "How long do I bake the bread?")
+    answers(page, 2)
+    expect(left.locator(".mg-utterance")).to_have_text([LEAVE])
+    expect(right.locator(".mg-reply")).to_contain_text("forty minutes")
+    expect(left.locator(".mg-card .mg-name").first).to_have_text("Employee handbook.pdf")
+    expect(right.locator(".mg-card .mg-name").first).to_have_text("Recipes.md")
+    right.locator(".mg-cite").first.focus()
+    expect(right.locator(".mg-card.mg-lit")).to_have_count(1)
+    expect(left.locator(".mg-lit")).to_have_count(0)
+
+
+def test_two_tabs_are_two_conversations(serve, visit):
+    address = serve(page_of(stocked(delay=0.03)))
+    first = visit(address)
+    second = visit(address, beside=first)
+    ask(first, LEAVE)
+    ask(second, "Which hotels are booked?")
+    answers(first, 1)
+    answers(second, 1)
+    expect(first.locator(".mg-utterance")).to_have_text([LEAVE])
+    ask(second, "Can it be carried over?")
+    answers(second, 2)
+    expect(second.locator(".mg-searched")).to_contain_text("hotels")
+
+
+@pytest.mark.parametrize(("locale", "send"), [("zh-CN", "新对话"), ("en-GB", "New chat")])
+def test_the_page_speaks_the_visitors_language(serve, visit, locale, send):
+    page = visit(serve(page_of(stocked())), locale=locale)
+    expect(page.get_by_role("button", name=send)).to_be_visible()
+    ask(page, "年假有多少天？")
+    answers(page, 1)
+    expect(page.locator(".mg-cite")).to_contain_text("二十八天")
+    expect(page.locator(".mg-panel h3")).to_have_text("出处" if locale == "zh-CN" else "Sources")
+
+
+def test_programs_can_ask_and_each_client_has_its_own_conversation(serve):
+    address = serve(page_of(stocked()))
+    client = Client(address, verbose=False)
+    reply, sources = client.predict(LEAVE, api_name="/ask")
+    assert "28 days" in reply
+    cited = sources["citations"][0]
+    assert "28 days" in reply[cited["start"] : cited["end"]]
+    assert cited["passage_id"] in [passage["id"] for passage in sources["passages"]]
+    assert sources["query"] == LEAVE
+    assert LEAVE in client.predict("Can it be carried over?", api_name="/ask")[1]["query"]
+    assert LEAVE not in Client(address, verbose=False).predict("Can it be?", api_name="/ask")[1]["query"]
+    with pytest.raises(Exception, match="shorten it"):
+        client.predict("too long", api_name="/ask")
+    named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert list(named) == ["/ask"]

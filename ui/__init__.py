@@ -1,0 +1,18 @@
+"""The page: `RagChat` goes inside any `gr.Blocks`; `build_app` is the whole application.
+
+Importing this loads no gradio; using either does.
+"""
+
+__all__ = ["RagChat", "build_app"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "RagChat":
+        from ui.chat import RagChat
+
+        return RagChat
+    if name == "build_app":
+        from ui.app import build_app
+
+        return build_app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,440 @@
+"""The whole application: the chat, the documents, earlier conversations; and `serve`, which puts it on the network.
+
+A tab keeps its conversation's key in `sessionStorage`: two tabs are two conversations, and a reload continues its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import ipaddress
+import logging
+import re
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chatbot import Conversation, MarginaliaError
+from ui import render
+from ui.chat import Asking, RagChat, stylesheet
+from ui.i18n import Texts, texts
+
+if TYPE_CHECKING:
+    from chatbot import Chatbot
+
+WAITING = 64  # visitors' turns that wait for the model; more are told that the page is busy
+UNTOLD = ("home", "chroma")  # settings that are not for visitors: an address can hold a password
+
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what History takes
+
+_READ_KEY = """(_, ...others) => {
+  let key = sessionStorage.getItem('marginalia');
+  if (!key) key = [...crypto.getRandomValues(new Uint8Array(16))].map(b => b.toString(16).padStart(2, '0')).join('');
+  sessionStorage.setItem('marginalia', key);
+  return [key, ...others];
+}"""
+_WRITE_KEY = "key => { sessionStorage.setItem('marginalia', key); return []; }"
+
+# Deleting takes two clicks on the same button: the first asks, and is forgotten after a while or when focus leaves.
+_LIST_SCRIPT = """
+const disarm = button => {
+  if (!button.classList.contains('mg-armed')) return;
+  button.classList.remove('mg-armed');
+  button.textContent = button.dataset.was;
+};
+element.addEventListener('click', event => {
+  const open = event.target.closest('.mg-open'), button = event.target.closest('.mg-delete');
+  if (open) trigger('open', {key: open.dataset.key});
+  if (!button) return;
+  if (button.classList.contains('mg-armed')) { disarm(button); trigger('remove', {key: button.dataset.key}); return; }
+  button.classList.add('mg-armed');
+  button.dataset.was = button.textContent;
+  button.textContent = button.dataset.sure;
+  setTimeout(() => disarm(button), 5000);
+});
+element.addEventListener('focusout', event => { if (event.target.matches('.mg-delete')) disarm(event.target); });
+"""
+
+
+log = logging.getLogger(__name__)
+
+
+class AddressUnusable(MarginaliaError):
+    """The page's address cannot be had: another program is at the port, or it is not this machine's."""
+
+
+def build_app(
+    chatbot: Chatbot,
+    *,
+    language: str | None = None,
+    examples: Sequence[str] = (),
+    concurrency_limit: int | None = 1,
+    shared: bool = False,
+) -> gr.Blocks:
+    """`shared`: strangers use this page, so each browser lists only the conversations it began. Else as RagChat."""
+    return App(chatbot, language, examples, concurrency_limit, shared)
+
+
+class App(gr.Blocks):
+    def __init__(
+        self,
+        chatbot: Chatbot,
+        language: str | None,
+        examples: Sequence[str],
+        concurrency_limit: int | None,
+        shared: bool,
+    ) -> None:
+        super().__init__(title="Marginalia", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400))
+        self._chatbot = chatbot
+        self._shared = shared
+        with self:
+            self._lay_out(language, examples, concurrency_limit)
+            self._listen()
+        self.queue(max_size=WAITING, default_concurrency_limit=None)
+
+    def _lay_out(self, language: str | None, examples: Sequence[str], concurrency_limit: int | None) -> None:
+        words = texts(language or "en")
+        self._key = gr.Textbox(visible=False)
+        self._mine = gr.BrowserState([], storage_key="marginalia-conversations", secret="marginalia")
+        with gr.Sidebar(open=False, width=280, elem_classes="mg-app mg-sidebar"):
+            self._conversations = _list("", elem_classes="mg-app")
+        self._header = gr.HTML(
+            render.header(words), head=f"<style>{stylesheet()}</style>", apply_default_css=False, elem_classes="mg-app"
+        )
+        with gr.Tabs(elem_classes="mg-app mg-tabs"):
+            with gr.Tab(words["tab.chat"]) as self._chat_tab:
+                self.chat = RagChat(
+                    self._chatbot,
+                    language=language,
+                    examples=examples,
+                    concurrency_limit=concurrency_limit,
+                    height="max(300px, calc(100vh - 296px))",  # what is above and below it fits the window
+                )
+            with gr.Tab(words["tab.documents"]) as self._documents_tab:
+                self._files = gr.File(label=words["upload"], file_count="multiple", height=150, elem_classes="mg-files")
+                self._replace = gr.Checkbox(label=words["replace"], info=words["replace.help"], container=False)
+                self._outcomes = gr.HTML(apply_default_css=False, elem_classes="mg-app", min_height=24)
+                self._documents = _list("", elem_classes="mg-app")
+            with gr.Tab(words["tab.about"]) as self._about_tab:
+                self._about = gr.HTML(apply_default_css=False, elem_classes="mg-app")
+
+    def _listen(self) -> None:
+        quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        telling = quick | {"queue": True}  # gradio shows gr.Info and gr.Warning for queued events only
+        kept = [self._key, self._mine]
+        self.load(self._translate, None, self._translated, **quick)
+        self.load(
+            self._restore,
+            [*kept, self.chat.asking],
+            [self._key, self._conversations, *self.chat.shown],
+            js=_READ_KEY,
+            **telling,
+        ).then(None, [self._key], js=_WRITE_KEY, **quick)
+        self.load(self._list_documents, None, [self._documents, self._about], **quick)
+        for saved in self.chat.on_change(
+            self._save, [*kept, self.chat.conversation], [*kept, self._conversations], **telling
+        ):
+            saved.then(None, [self._key], js=_WRITE_KEY, **quick)
+        self._mine.change(self._list_conversations, kept, [self._conversations], **quick)
+        for event, handler in ((self._conversations.open, self._open), (self._conversations.remove, self._forget)):
+            event(
+                handler,
+                [*kept, self.chat.asking],
+                [self._key, self._conversations, *self.chat.shown],
+                cancels=self.chat.streams if handler == self._open else None,
+                **telling,
+            ).then(None, [self._key], js=_WRITE_KEY, **quick)
+        self._files.upload(
+            self._add,
+            [self._files, self._replace],
+            [self._outcomes, self._files, self._documents, self._about],
+            preprocess=False,  # keeps each file's own name, which File's preprocessing drops
+            concurrency_limit=1,  # embedding takes every core
+            show_progress_on=self._outcomes,
+            api_visibility="private",
+        )
+        self._documents.remove(self._delete, None, [self._documents, self._about], **telling)
+        self._documents_tab.select(self._list_documents, None, [self._documents, self._about], **quick)
+
+    # -- conversations
+
+    def _restore(self, key: str, mine: list[str], asking: Asking | None, request: gr.Request) -> tuple[Any, ...]:
+        """What the tab showed before it was reloaded; whoever has asked already begins a new conversation."""
+        if asking is not None:
+            key = _new_key()
+            return key, self._list_conversations(key, mine, request), *(gr.skip(),) * len(self.chat.shown)
+        key = key if _KEY.fullmatch(key or "") else _new_key()
+        return self._showing(key, self._kept(key), mine, request)
+
+    def _save(
+        self, key: str, mine: list[str], conversation: Conversation, request: gr.Request
+    ) -> tuple[Any, ...]:
+        """An emptied conversation is a new one: what was saved stays, under its own key."""
+        if not conversation.turns:
+            key = _new_key()
+        elif self._kept(key) != conversation:
+            self._keep(key, conversation)
+            mine = [key, *(other for other in mine or [] if other != key)]
+        return key, mine, self._list_conversations(key, mine, request)
+
+    def _open(
+        self, _: str, mine: list[str], asking: Asking | None, chosen: gr.EventData, request: gr.Request
+    ) -> tuple[Any, ...]:
+        key = str(chosen.key)
+        conversation = self._kept(key)
+        if not conversation.turns:
+            gr.Warning(self.chat.words(request)["conversation.gone"])
+        return self._showing(key if conversation.turns else _new_key(), conversation, mine, request, asking)
+
+    def _forget(
+        self, key: str, mine: list[str], asking: Asking | None, chosen: gr.EventData, request: gr.Request
+    ) -> tuple[Any, ...]:
+        gone = str(chosen.key)
+        self._chatbot.history.delete(gone)
+        if gone == key:
+            return self._showing(_new_key(), Conversation(), mine, request, asking)
+        unchanged = (gr.skip(),) * len(self.chat.shown)
+        return key, self._list_conversations(key, mine, request), *unchanged
+
+    def _kept(self, key: str) -> Conversation:
+        try:
+            return self._chatbot.history.load(key) or Conversation()
+        except MarginaliaError as error:
+            gr.Warning(render.escape(str(error)))
+            return Conversation()
+
+    def _keep(self, key: str, conversation: Conversation) -> None:
+        try:
+            self._chatbot.history.save(key, conversation)
+        except MarginaliaError as error:
+            gr.Warning(render.escape(str(error)))
+
+    def _showing(
+        self,
+        key: str,
+        conversation: Conversation,
+        mine: list[str],
+        request: gr.Request,
+        leaving: Asking | None = None,
+    ) -> tuple[Any, ...]:
+        listed = self._list_conversations(key, mine, request)
+        return key, listed, *self.chat.show(conversation, self.chat.words(request), leaving=leaving)
+
+    def _list_conversations(self, key: str, mine: list[str], request: gr.Request) -> str:
+        own = set(mine or [])
+        rows = [row for row in self._chatbot.history.list() if row[0] in own or not self._shared]
+        return render.conversations(rows, key, self.chat.words(request))
+
+    # -- documents
+
+    def _add(
+        self,
+        uploaded: list[dict[str, Any]] | None,
+        replace: bool,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how gradio hands one over
+    ) -> tuple[Any, ...]:
+        words = self.chat.words(request)
+        files = uploaded or []
+        rows = []
+        for position, file in enumerate(files):
+            path, name = Path(file["path"]), _base_name(file.get("orig_name") or file["path"])
+            doing = words["uploading"].format(name=name)
+
+            def report(share: float, _: str, position: int = position, doing: str = doing) -> None:
+                progress((position + share) / len(files), desc=doing)
+
+            report(0.0, "")
+            rows.append(self._add_one(path, name, replace, report, words))
+            path.unlink(missing_ok=True)  # the chatbot keeps its own copy
+        return render.outcomes(rows, words), None, *self._list_documents(request)
+
+    def _add_one(
+        self, path: Path, name: str, replace: bool, report: Callable[[float, str], None], words: Texts
+    ) -> tuple[str, str, str]:
+        try:
+            outcome = self._chatbot.knowledge.add(path, name=name, replace=replace, progress=report)
+        except MarginaliaError as error:
+            return name, "failed", str(error)
+        except Exception:  # one file's trouble must not hide what became of the others
+            log.exception("%r could not be added", name)
+            return name, "failed", words["failed"]
+        passages = words["outcome.passages"].format(count=outcome.passages) if outcome.passages else ""
+        return name, outcome.status, outcome.message or passages
+
+    def _delete(self, chosen: gr.EventData, request: gr.Request) -> tuple[str, str]:
+        try:
+            entry = self._chatbot.knowledge.delete(str(chosen.key))
+        except MarginaliaError as error:
+            gr.Warning(render.escape(str(error)))
+        else:
+            gr.Info(render.escape(self.chat.words(request)["documents.deleted"].format(name=entry.name)))
+        return self._list_documents(request)
+
+    def _list_documents(self, request: gr.Request) -> tuple[str, str]:
+        words = self.chat.words(request)
+        entries = self._chatbot.knowledge.documents()
+        chosen = self._chatbot.settings
+        named = [(field.name, getattr(chosen, field.name)) for field in dataclasses.fields(chosen)]
+        running = [(name, value) for name, value in named if name not in UNTOLD and value != ""]
+        running.append((words["about.documents"], len(entries)))
+        return render.documents(entries, words), render.settings(running, words)
+
+    # -- words
+
+    @property
+    def _translated(self) -> list[gr.blocks.Block]:
+        return [
+            self._header,
+            self._chat_tab,
+            self._documents_tab,
+            self._about_tab,
+            self._files,
+            self._replace,
+        ]
+
+    def _translate(self, request: gr.Request) -> tuple[Any, ...]:
+        words: Texts = self.chat.words(request)
+        return (
+            render.header(words),
+            gr.Tab(words["tab.chat"]),
+            gr.Tab(words["tab.documents"]),
+            gr.Tab(words["tab.about"]),
+            gr.File(label=words["upload"]),
+            gr.Checkbox(label=words["replace"], info=words["replace.help"]),
+        )
+
+
+def serve(
+    chatbot: Chatbot,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    language: str | None = None,
+    examples: Sequence[str] = (),
+    concurrency_limit: int | None = 1,
+) -> None:
+    """Serves until interrupted. Raises AddressUnusable."""
+    listener = listen(host, port)
+    page = build_app(
+        chatbot,
+        language=language,
+        examples=examples,
+        concurrency_limit=concurrency_limit,
+        shared=not _is_loopback(host),
+    )
+    config = uvicorn.Config(
+        mounted(page, chatbot.settings.max_file_mb),
+        log_level="warning",
+        timeout_graceful_shutdown=3,  # an open tab holds its connection for ever
+    )
+    shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host
+    print(f"Marginalia is at http://{shown}:{listener.getsockname()[1]}  (Ctrl-C stops it)", flush=True)
+    with listener, contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once it has closed
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def mounted(page: gr.Blocks, max_file_mb: int) -> FastAPI:
+    """The page as an ASGI application that loads nothing from outside and tells nobody anything."""
+    site = FastAPI(openapi_url=None)
+    site.add_middleware(_Headers)
+    return gr.mount_gradio_app(
+        site,
+        page,
+        path="/",
+        theme=theme(),
+        footer_links=[],
+        run_history=False,  # gradio would keep every question and reply, unencrypted, in the browser
+        ssr_mode=False,
+        max_file_size=f"{max_file_mb}mb",
+        allowed_paths=None,
+    )
+
+
+def theme() -> gr.themes.ThemeClass:
+    """Quiet, with fonts that the visitor's machine has."""
+    sans = ("ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC")
+    return gr.themes.Base(
+        primary_hue="slate",
+        neutral_hue="stone",
+        radius_size="md",
+        font=[*sans, "sans-serif"],
+        font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
+    ).set(
+        body_text_color_subdued="#6f6a63",
+        body_text_color_subdued_dark="#a8a29a",
+        body_background_fill="#faf9f6",
+        body_background_fill_dark="#171614",
+        block_background_fill_dark="#1f1e1b",
+        background_fill_primary_dark="#1f1e1b",
+        background_fill_secondary_dark="#262420",
+        input_background_fill_dark="#1f1e1b",
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bound here rather than by the server, so that a port in use is one clear line."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise AddressUnusable(f"port {port} on {host!r} cannot be used ({why}): choose another with --port") from error
+    return listener
+
+
+class _Headers:
+    """Adds to every answer the headers that hold the page to itself. Plain ASGI, so that streams are not buffered."""
+
+    POLICY = (
+        "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; img-src 'self' data: blob:; "
+        "connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'"
+    )
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"content-security-policy", self.POLICY.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"referrer-policy", b"no-referrer"),
+                ]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def _list(html: str, **options: Any) -> gr.HTML:
+    """Rows that can be opened and removed: see `render.documents` and `render.conversations`."""
+    return gr.HTML(html, js_on_load=_LIST_SCRIPT, apply_default_css=False, **options)
+
+
+def _new_key() -> str:
+    return secrets.token_hex(16)
+
+
+def _base_name(name: str) -> str:
+    return name.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,540 @@
+"""RagChat: the chat as a component, to be constructed inside any `gr.Blocks`.
+
+The conversation lives in `gr.State` as a `Conversation` and is never read back from the widget. Beside it lie the
+asides: turns that were stopped or failed, which are shown where they happened but belong to no conversation.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, assert_never
+
+import gradio as gr
+
+from chatbot import Answered, Conversation, MarginaliaError, Query, Retrieved, Rewritten, Token, Turn
+from ui import render
+from ui.i18n import Texts, preferred, texts
+
+if TYPE_CHECKING:
+    from chatbot import Chatbot
+
+log = logging.getLogger(__name__)
+
+REDRAW_SECONDS = 0.08  # between redraws while a reply streams: twelve a second read as fluid
+
+# Runs in the browser for the panel of sources: fills in the shares, and ties cards to the spans that cite them.
+# Spans carry their turn and source in class names, since gradio's sanitizer drops data attributes from messages.
+_PANEL_SCRIPT = """
+const root = element.closest('.mg-chat') || element;
+const percent = share => Math.round(100 * share) + '%';
+const number = (node, letter) => {
+  for (const name of node.classList) {
+    const found = name.match(new RegExp('^mg-' + letter + '([0-9]+)$'));
+    if (found) return Number(found[1]);
+  }
+  return null;
+};
+let wanted = null;
+const cards = () => [...element.querySelectorAll('.mg-card')];
+const paint = () => {
+  const {weights, cited} = props.value;
+  cards().forEach((card, i) => {
+    const share = weights.length ? weights[i] || 0 : null;
+    card.querySelector('.mg-bar i').style.width = percent(share || 0);
+    card.querySelector('.mg-share').textContent = share === null ? '' : percent(share);
+    card.classList.toggle('mg-uncited', cited !== null && 'source' in card.dataset && !cited.includes(i + 1));
+  });
+  if (wanted !== null && wanted.turn === props.value.turn) { reveal(wanted.source); wanted = null; }
+};
+const light = (turn, source, on) => {
+  root.querySelectorAll('.mg-cite.mg-t' + turn + '.mg-s' + source).forEach(n => n.classList.toggle('mg-lit', on));
+  if (turn !== props.value.turn) return;
+  const card = element.querySelector('[data-source="' + source + '"]');
+  if (card) card.classList.toggle('mg-lit', on);
+};
+const reveal = source => {
+  const card = element.querySelector('[data-source="' + source + '"]');
+  if (!card) return;
+  const more = card.querySelector('.mg-more');
+  if (more && more.getAttribute('aria-expanded') === 'false') more.click();
+  card.scrollIntoView({block: 'nearest', behavior: 'smooth'});
+  card.classList.remove('mg-flash'); void card.offsetWidth; card.classList.add('mg-flash');
+};
+const look = (turn, source) => {
+  if (source === null) element.scrollIntoView({block: 'nearest', behavior: 'smooth'});
+  if (turn !== props.value.turn) { wanted = source === null ? null : {turn, source}; trigger('look', {turn}); }
+  else if (source !== null) reveal(source);
+};
+const hover = on => event => {
+  const cite = event.target.closest?.('.mg-cite'), card = event.target.closest?.('.mg-card[data-source]');
+  if (cite) light(number(cite, 't'), number(cite, 's'), on);
+  else if (card && element.contains(card)) light(props.value.turn, Number(card.dataset.source), on);
+};
+for (const [start, end] of [['pointerover', 'pointerout'], ['focusin', 'focusout']]) {
+  root.addEventListener(start, hover(true));
+  root.addEventListener(end, hover(false));
+}
+const copy = async button => {
+  const reply = button.closest('.mg-message').querySelector('.mg-reply').cloneNode(true);
+  reply.querySelectorAll('sup').forEach(sup => sup.remove());
+  const text = reply.textContent, was = button.textContent;
+  try { await navigator.clipboard.writeText(text); }
+  catch {
+    const box = document.createElement('textarea');
+    box.value = text; document.body.append(box); box.select(); document.execCommand('copy'); box.remove();
+  }
+  button.textContent = props.copied;
+  setTimeout(() => { button.textContent = was; }, 1200);
+};
+root.addEventListener('click', event => {
+  const hit = name => event.target.closest?.(name);
+  if (hit('.mg-cite')) look(number(hit('.mg-cite'), 't'), number(hit('.mg-cite'), 's'));
+  else if (hit('.mg-look')) look(number(hit('.mg-look'), 't'), null);
+  else if (hit('.mg-copy')) copy(hit('.mg-copy'));
+  else if (hit('.mg-more')) {
+    const button = hit('.mg-more'), open = button.getAttribute('aria-expanded') === 'false';
+    button.setAttribute('aria-expanded', open);
+    button.textContent = open ? button.dataset.less : button.dataset.more;
+    button.closest('.mg-card').classList.toggle('mg-unfolded', open);
+  }
+});
+root.addEventListener('keydown', event => {
+  if ((event.key === 'Enter' || event.key === ' ') && event.target.matches?.('.mg-cite')) {
+    event.preventDefault();
+    event.target.click();
+  }
+});
+// gradio labels each message with its source, which is our HTML: without a label screen readers read the message itself
+const labelled = () => root.querySelectorAll('.mg-messages [aria-label*="<div"]');
+const unlabel = () => labelled().forEach(node => node.removeAttribute('aria-label'));
+new MutationObserver(unlabel).observe(root, {subtree: true, childList: true, attributeFilter: ['aria-label']});
+unlabel();
+watch('value', paint);
+paint();
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """The turn that is being answered, as far as it has come; `after` is the conversation that it continues."""
+
+    utterance: str
+    after: Conversation
+    query: Query | None = None
+    text: str = ""
+    # gradio's `cancels` alone would leave a gap: what the generator yields last may be stored after the stop was
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """A turn that was stopped or failed, and after how many turns of the conversation it happened."""
+
+    after: int
+    asked: Asking
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """The running mean posterior: what each source has had of the reply so far."""
+
+    sums: tuple[float, ...] = ()
+    tokens: int = 0
+
+    def plus(self, posterior: Sequence[float]) -> _Shares:
+        sums = self.sums or (0.0,) * len(posterior)
+        return _Shares(tuple(a + b for a, b in zip(sums, posterior, strict=True)), self.tokens + 1)
+
+    @property
+    def mean(self) -> list[float]:
+        return [total / self.tokens for total in self.sums]
+
+
+class RagChat(gr.Blocks):
+    """A chat over `chatbot`, with a panel of sources beside it. Construct it inside the host's `gr.Blocks`.
+
+    `language`: one of `ui.i18n.LANGUAGES`; None follows each visitor's browser. `concurrency_limit`: replies that are
+    generated at once, over all visitors; the others wait. Endpoint `api_name`: utterance -> (reply, JSON of its
+    sources), a conversation for each client. For the host's own events: `conversation` is the `gr.State` that holds the
+    `Conversation`, `asking` the one that holds the turn in progress, `streams` are the events that answer.
+    """
+
+    def __init__(
+        self,
+        chatbot: Chatbot,
+        *,
+        language: str | None = None,
+        examples: Sequence[str] = (),
+        concurrency_limit: int | None = 1,
+        height: int | str = "62vh",
+        api_name: str = "ask",
+    ) -> None:
+        super().__init__(analytics_enabled=False)
+        self._chatbot = chatbot
+        self._language = language
+        self._limits = {"concurrency_limit": concurrency_limit, "concurrency_id": f"marginalia-{id(chatbot)}"}
+        with self:
+            self._lay_out(examples, height)
+            self._listen()
+            self._offer_endpoint(api_name)
+
+    # -- what is on the page
+
+    def _lay_out(self, examples: Sequence[str], height: int | str) -> None:
+        words = texts(self._language or "en")
+        self.conversation = gr.State(Conversation())
+        self._asides = gr.State(())
+        self.asking = gr.State(None)
+        with gr.Row(elem_classes="mg-chat"):
+            with gr.Column(scale=5, min_width=320, elem_classes="mg-main"):
+                self._messages = gr.Chatbot(
+                    show_label=False,
+                    container=False,
+                    height=height,
+                    min_height=280,
+                    layout="bubble",
+                    buttons=[],  # gradio's copy buttons would copy our HTML; each reply has its own
+                    sanitize_html=True,
+                    allow_tags=False,
+                    latex_delimiters=[],
+                    line_breaks=False,
+                    group_consecutive_messages=False,
+                    placeholder=render.welcome(words),
+                    examples=[{"text": example} for example in examples] or None,
+                    elem_classes="mg-messages",
+                )
+                self._textbox = gr.Textbox(
+                    show_label=False,
+                    label=words["placeholder"],
+                    placeholder=words["placeholder"],
+                    submit_btn=True,
+                    stop_btn=False,
+                    autofocus=True,
+                    lines=1,
+                    max_lines=8,
+                    elem_classes="mg-textbox",
+                )
+                self._new_chat = gr.Button(words["new_chat"], size="sm", variant="secondary", elem_classes="mg-new")
+            with gr.Column(scale=3, min_width=280, elem_classes="mg-side"):
+                self._panel = gr.HTML(
+                    _panel_value(),
+                    html_template="${value.html || empty}",
+                    js_on_load=_PANEL_SCRIPT,
+                    head=f"<style>{stylesheet()}</style>",
+                    apply_default_css=False,
+                    empty=render.no_sources_yet(words),
+                    copied=words["copied"],
+                    elem_classes="mg-panel",
+                )
+
+    @property
+    def shown(self) -> list[gr.blocks.Block]:
+        """What `show` gives values for, in that order: the outputs of a host's event that changes the conversation."""
+        return [self.conversation, self._asides, self.asking, self._messages, self._panel, self._textbox]
+
+    def show(
+        self,
+        conversation: Conversation,
+        words: Texts,
+        asides: tuple[Aside, ...] = (),
+        leaving: Asking | None = None,
+    ) -> tuple[Any, ...]:
+        """`leaving`: what `asking` holds, where the event also `cancels` the `streams`."""
+        if leaving is not None:
+            leaving.stop.set()
+        turns = conversation.turns
+        panel = _turn_value(turns[-1], len(turns) - 1, words) if turns else _panel_value()
+        return conversation, asides, None, _messages(conversation, asides, words), panel, _idle()
+
+    def on_change(self, fn: Callable[..., Any], inputs: list[Any], outputs: list[Any], **options: Any) -> list[Any]:
+        """Runs `fn` whenever the person at the page may have changed the conversation; gives the events, for `.then`.
+
+        `conversation.change` would not do: gradio hashes a state to see whether it changed, and a `Turn` has no hash.
+        """
+        return [event.then(fn, inputs, outputs, **options) for event in self._changes]
+
+    def words(self, request: gr.Request | None) -> Texts:
+        """The interface's words, for this visitor."""
+        if self._language:
+            return texts(self._language)
+        return texts(preferred(request.headers.get("accept-language", "") if request else ""))
+
+    # -- what happens on it
+
+    def _listen(self) -> None:
+        states = [self.conversation, self._asides, self.asking]
+        quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        begun = [
+            self._textbox.submit(self._begin, [*states, self._textbox], self.shown, **quick),
+            self._messages.example_select(self._begin_example, states, self.shown, **quick),
+            self._messages.retry(self._begin_again, states, self.shown, **quick),
+        ]
+        self.streams = [
+            event.then(
+                self._stream,
+                states,
+                self.shown,
+                show_progress="hidden",
+                api_visibility="private",
+                **self._limits,
+            )
+            for event in begun
+        ]
+        self._textbox.stop(self._stop, states, self.shown, cancels=self.streams, **quick)
+        undone = self._messages.undo(self._undo, states, self.shown, **quick)
+        started_over = gr.on(
+            [self._new_chat.click, self._messages.clear],
+            self._start_over,
+            [self.asking],
+            self.shown,
+            cancels=self.streams,
+            **quick,
+        )
+        self._changes = [*self.streams, undone, started_over]
+        self._panel.look(self._look, [self.conversation], [self._panel], **quick)
+        self.load(self._translate, None, [self._messages, self._textbox, self._new_chat, self._panel], **quick)
+
+    def _begin(
+        self,
+        conversation: Conversation,
+        asides: tuple[Aside, ...],
+        asking: Asking | None,
+        utterance: str,
+        request: gr.Request,
+    ) -> tuple[Any, ...]:
+        """Shows the question at once, before the model is free; does nothing for an empty one, or while one runs."""
+        if _running(asking) or not utterance.strip():
+            return (gr.skip(),) * len(self.shown)
+        words, asking = self.words(request), Asking(utterance, conversation)
+        drawn = _messages(conversation, asides, words, asking, words["thinking"])
+        return gr.skip(), gr.skip(), asking, drawn, gr.skip(), _busy()
+
+    def _begin_example(
+        self,
+        conversation: Conversation,
+        asides: tuple[Aside, ...],
+        asking: Asking | None,
+        example: gr.SelectData,
+        request: gr.Request,
+    ) -> tuple[Any, ...]:
+        return self._begin(conversation, asides, asking, example.value["text"], request)
+
+    def _begin_again(
+        self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
+    ) -> tuple[Any, ...]:
+        """Asks the last question again. Until it is answered the conversation keeps what it held."""
+        if _running(asking):
+            return (gr.skip(),) * len(self.shown)
+        before, asides, utterance = _without_last(conversation, asides)
+        _, _, *begun = self._begin(before, asides, None, utterance, request)
+        return gr.skip(), asides, *begun
+
+    def _stream(
+        self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """One turn, redrawn as it comes. Whatever ends it leaves the page ready for the next."""
+        if asking is None or not _running(asking):
+            return
+        words = self.words(request)
+        try:
+            yield from self._events(asides, asking, words)
+        except MarginaliaError as error:
+            yield self._failed(conversation, asides, asking, str(error), words)
+        except Exception:
+            log.exception("a turn failed")
+            yield self._failed(conversation, asides, asking, words["failed"], words)
+
+    def _events(
+        self, asides: tuple[Aside, ...], asking: Asking, words: Texts
+    ) -> Iterator[tuple[Any, ...]]:
+        conversation, panel, waiting = asking.after, _panel_value(), "thinking"
+        shares, drawn_at = _Shares(), 0.0
+        for event in self._chatbot.answer(conversation, asking.utterance):
+            if asking.stop.is_set():
+                return
+            match event:
+                case Rewritten(query):
+                    asking = replace(asking, query=query)
+                case Retrieved(hits, prior):
+                    waiting = "reading"
+                    panel = _panel_value(render.sources(hits, prior, words), len(conversation.turns))
+                case Token(text, _, posterior, _):
+                    asking, shares = replace(asking, text=asking.text + text), shares.plus(posterior)
+                    if time.monotonic() - drawn_at < REDRAW_SECONDS:
+                        continue
+                    drawn_at, panel = time.monotonic(), panel | {"weights": shares.mean}
+                case Answered(turn):
+                    yield self.show(conversation.plus(turn), words, asides)
+                    return
+                case _:
+                    assert_never(event)
+            drawn = _messages(conversation, asides, words, asking, words[waiting])
+            yield gr.skip(), gr.skip(), asking, drawn, panel, gr.skip()
+
+    def _failed(
+        self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking, note: str, words: Texts
+    ) -> tuple[Any, ...]:
+        """The question goes back into the box, so that it can be put differently."""
+        asides = (*asides, Aside(len(conversation.turns), replace(asking, query=None), note))
+        return *self.show(conversation, words, asides)[:-1], _idle(asking.utterance)
+
+    def _stop(
+        self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
+    ) -> tuple[Any, ...]:
+        words = self.words(request)
+        if asking is not None and _running(asking):
+            asking.stop.set()
+            asides = (*asides, Aside(len(conversation.turns), asking, words["stopped"]))
+        drawn = _messages(conversation, asides, words)
+        return gr.skip(), asides, None, drawn, gr.skip(), _idle()
+
+    def _undo(
+        self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
+    ) -> tuple[Any, ...]:
+        if _running(asking):
+            return (gr.skip(),) * len(self.shown)
+        conversation, asides, utterance = _without_last(conversation, asides)
+        return *self.show(conversation, self.words(request), asides)[:-1], _idle(utterance)
+
+    def _start_over(self, asking: Asking | None, request: gr.Request) -> tuple[Any, ...]:
+        return self.show(Conversation(), self.words(request), leaving=asking)
+
+    def _look(self, conversation: Conversation, wanted: gr.EventData, request: gr.Request) -> Any:
+        """The sources of an earlier turn, whose citation was clicked."""
+        number = wanted.turn
+        if not isinstance(number, int) or not 0 <= number < len(conversation.turns):
+            return gr.skip()
+        return _turn_value(conversation.turns[number], number, self.words(request))
+
+    def _translate(self, request: gr.Request) -> tuple[Any, ...]:
+        words = self.words(request)
+        return (
+            gr.Chatbot(placeholder=render.welcome(words)),
+            gr.Textbox(placeholder=words["placeholder"], label=words["placeholder"]),
+            gr.Button(words["new_chat"]),
+            gr.HTML(empty=render.no_sources_yet(words), copied=words["copied"]),
+        )
+
+    # -- the endpoint for programs
+
+    def _offer_endpoint(self, api_name: str) -> None:
+        conversation = gr.State(Conversation())
+        utterance, reply = gr.Textbox(visible=False, label="utterance"), gr.Textbox(visible=False, label="reply")
+        sources = gr.JSON(visible=False, label="sources")
+        gr.Button(visible=False).click(
+            self._ask,
+            [utterance, conversation],
+            [reply, sources, conversation],
+            api_name=api_name,
+            api_description="Answers an utterance; the client's earlier ones are the conversation. Gives the reply "
+            "and, as JSON, its query, citations and passages.",
+            **self._limits,
+        )
+
+    def _ask(self, utterance: str, conversation: Conversation) -> tuple[str, dict[str, Any], Conversation]:
+        try:
+            *_, last = self._chatbot.answer(conversation, utterance)
+        except MarginaliaError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        if not isinstance(last, Answered):
+            raise RuntimeError(f"a turn ended with {last!r}")
+        return last.turn.reply.text, as_json(last.turn), conversation.plus(last.turn)
+
+
+def stylesheet() -> str:
+    return (files("ui") / "style.css").read_text(encoding="utf-8")
+
+
+def as_json(turn: Turn) -> dict[str, Any]:
+    """A turn as `ask --json` prints it."""
+    reply = turn.reply
+    return {
+        "query": turn.query.text,
+        "language": turn.query.language,
+        "reply": reply.text,
+        "abstained": reply.abstained,
+        "confidence": reply.confidence,
+        "citations": [
+            {"start": c.start, "end": c.end, "passage_id": c.passage_id, "weight": c.weight} for c in reply.citations
+        ],
+        "passages": [
+            {
+                "id": hit.passage.id,
+                "document": hit.passage.document,
+                "page": hit.passage.page,
+                "text": hit.passage.text,
+                "score": hit.score,
+                "prior": prior,
+            }
+            for hit, prior in zip(turn.hits, turn.prior, strict=False)
+        ],
+        "timings": dict(turn.seconds),
+    }
+
+
+def _messages(
+    conversation: Conversation,
+    asides: Sequence[Aside],
+    words: Texts,
+    asking: Asking | None = None,
+    waiting: str = "",
+) -> list[dict[str, str]]:
+    exchanges: list[tuple[str, str]] = []
+    for number, turn in enumerate([*conversation.turns, None]):
+        for aside in asides:
+            if aside.after == number:
+                asked = aside.asked
+                exchanges.append((asked.utterance, render.broken_off(asked.query, asked.text, aside.note, words)))
+        if turn is not None:
+            exchanges.append((turn.utterance, render.reply(turn, number, words)))
+    if asking is not None:
+        exchanges.append((asking.utterance, render.unfinished(asking.query, asking.text, waiting, words)))
+    return [
+        {"role": role, "content": content}
+        for utterance, reply in exchanges
+        for role, content in (("user", render.utterance(utterance)), ("assistant", reply))
+    ]
+
+
+def _running(asking: Asking | None) -> bool:
+    return asking is not None and not asking.stop.is_set()
+
+
+def _without_last(
+    conversation: Conversation, asides: tuple[Aside, ...]
+) -> tuple[Conversation, tuple[Aside, ...], str]:
+    """The thread without its last exchange, and what was asked in it."""
+    if asides and asides[-1].after == len(conversation.turns):
+        return conversation, asides[:-1], asides[-1].asked.utterance
+    if not conversation.turns:
+        return conversation, asides, ""
+    return Conversation(conversation.turns[:-1]), asides, conversation.turns[-1].utterance
+
+
+def _panel_value(
+    html: str = "", turn: int = -1, weights: Sequence[float] = (), cited: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """Without `html` the panel says what will appear there. `weights`: by card. `cited`: sources' numbers, if known."""
+    return {"html": html, "turn": turn, "weights": list(weights), "cited": cited}
+
+
+def _turn_value(turn: Turn, number: int, words: Texts) -> dict[str, Any]:
+    ids = {citation.passage_id for citation in turn.reply.citations}
+    cited = [rank for rank, hit in enumerate(turn.hits, 1) if hit.passage.id in ids]
+    return _panel_value(render.sources(turn.hits, turn.prior, words), number, turn.reply.weights, cited)
+
+
+def _busy() -> gr.Textbox:
+    return gr.Textbox("", submit_btn=False, stop_btn=True)
+
+
+def _idle(utterance: str | None = None) -> gr.Textbox:
+    """Ready for a question; whatever is being typed meanwhile stays, unless there is something to put back."""
+    ready = {"submit_btn": True, "stop_btn": False}
+    return gr.Textbox(**ready) if utterance is None else gr.Textbox(utterance, **ready)
