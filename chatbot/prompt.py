@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chatbot.conversation import Conversation, Query
-from chatbot.passage import Hit
+from chatbot.passage import Hit, Passage
 
 TURNS = 2  # earlier turns that a branch reads: each is read again in every branch
 
@@ -19,7 +20,7 @@ class Prompt:
     passage: str | None  # None: the "no passage" branch
     conversation: tuple[tuple[str, str], ...]  # (utterance, reply), oldest first
     query: str
-    opening: str = ""  # the words with which the reply has begun already
+    labels: tuple[str, str] = ("", "")  # put before the passage, and before each utterance and the query
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Words:
     """Everything the program itself says to a generator, or to a person in a reply, in one language."""
 
     answer: str
+    text: str
+    question: str
     chat: str
     nothing_found: str
     no_documents: str
@@ -34,13 +37,17 @@ class Words:
 
 WORDS = {
     "en": Words(
-        answer="Answer the question from the text below, briefly.",
+        answer="Answer the question briefly with words from the text.",
+        text="Text: ",
+        question="Question: ",
         chat="You are a friendly assistant that answers questions about documents. Reply in one short sentence.",
         nothing_found="The documents don't hold an answer to this.",
         no_documents="There are no documents yet: add some under Documents, then ask again.",
     ),
     "zh": Words(
-        answer="请根据下面的文字简短地回答问题。",
+        answer="请用文中的话简短地回答问题。",
+        text="文字：",
+        question="问题：",
         chat="你是一个友好的助手，回答有关用户文档的问题。请用一句话回答。",
         nothing_found="文档中没有这个问题的答案。",
         no_documents="还没有文档：请先在“文档”中添加，然后再提问。",
@@ -55,21 +62,26 @@ def words_for(language: str) -> Words:
 
 def answer_prompts(conversation: Conversation, query: Query, hits: Sequence[Hit]) -> list[Prompt]:
     """K + 1 prompts, one a branch: each passage alone, and "no passage" last."""
-    instruction = words_for(query.language).answer
-    told = tuple((turn.utterance, turn.reply.text) for turn in conversation.turns[-TURNS:] if turn.reply.text)
-    passages = [*(_passage(hit) for hit in hits), None]
-    return [Prompt(instruction, passage, told, query.text) for passage in passages]
+    put = words_for(query.language)
+    passages = [*(readable(hit.passage) for hit in hits), None]
+    told, labels = _recent(conversation), (put.text, put.question)
+    return [Prompt(put.answer, passage, told, query.text, labels) for passage in passages]
 
 
 def chat_prompt(conversation: Conversation, query: Query) -> Prompt:
     """For a turn that searches nothing, such as a greeting."""
-    told = tuple((turn.utterance, turn.reply.text) for turn in conversation.turns[-TURNS:] if turn.reply.text)
-    return Prompt(words_for(query.language).chat, None, told, query.utterance)
+    return Prompt(words_for(query.language).chat, None, _recent(conversation), query.utterance)
 
 
-def _passage(hit: Hit) -> str:
-    """The passage under its headings, which often name what it is about."""
-    return f"{hit.passage.heading}\n{hit.passage.text}" if hit.passage.heading else hit.passage.text
+def readable(passage: Passage) -> str:
+    """The passage under its headings, which often name what it is about, without Markdown's marks for them."""
+    text = re.sub(r"^#+ +", "", passage.text, flags=re.MULTILINE)
+    last = passage.heading.rpartition(" › ")[2]
+    return text if not last or text.startswith(last) else f"{passage.heading}\n{text}"
+
+
+def _recent(conversation: Conversation) -> tuple[tuple[str, str], ...]:
+    return tuple((turn.query.text or turn.utterance, turn.reply.text) for turn in conversation.turns[-TURNS:])
 
 
 REWRITES = {  # worked examples: (what was said, the question that stands alone)

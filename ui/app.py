@@ -148,7 +148,6 @@ class App(gr.Blocks):
                 handler,
                 [*kept, self.chat.asking],
                 [self._key, self._conversations, *self.chat.shown],
-                cancels=self.chat.streams if handler == self._open else None,
                 **telling,
             ).then(None, [self._key], js=_WRITE_KEY, **quick)
         self._files.upload(

@@ -119,6 +119,34 @@ paint();
 """
 
 
+class Run:
+    """One turn's generation, for the thread that runs it and the one that stops it.
+
+    gradio's own `cancels` is not used: it breaks the connection that the other events share, about one time in six the
+    page then shows an error, and what was on its way may still overwrite what the stop has drawn.
+    """
+
+    def __init__(self) -> None:
+        self._claimed, self._stopped, self._ended = threading.Lock(), threading.Event(), threading.Event()
+
+    def claim(self) -> bool:
+        """True for the first who asks."""
+        return self._claimed.acquire(blocking=False)
+
+    def end(self) -> None:
+        self._ended.set()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        """Returns when nothing more will be drawn: it has ended, will never begin, or is inside one long step."""
+        self._stopped.set()
+        if not self.claim():
+            self._ended.wait(0.5)
+
+
 @dataclass(frozen=True, slots=True)
 class Asking:
     """The turn that is being answered, as far as it has come; `after` is the conversation that it continues."""
@@ -127,8 +155,7 @@ class Asking:
     after: Conversation
     query: Query | None = None
     text: str = ""
-    # gradio's `cancels` alone would leave a gap: what the generator yields last may be stored after the stop was
-    stop: threading.Event = field(default_factory=threading.Event)
+    run: Run = field(default_factory=Run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +189,7 @@ class RagChat(gr.Blocks):
     `language`: one of `ui.i18n.LANGUAGES`; None follows each visitor's browser. `concurrency_limit`: replies that are
     generated at once, over all visitors; the others wait. Endpoint `api_name`: utterance -> (reply, JSON of its
     sources), a conversation for each client. For the host's own events: `conversation` is the `gr.State` that holds the
-    `Conversation`, `asking` the one that holds the turn in progress, `streams` are the events that answer.
+    `Conversation`, `asking` the one that holds the turn in progress.
     """
 
     def __init__(
@@ -245,9 +272,9 @@ class RagChat(gr.Blocks):
         asides: tuple[Aside, ...] = (),
         leaving: Asking | None = None,
     ) -> tuple[Any, ...]:
-        """`leaving`: what `asking` holds, where the event also `cancels` the `streams`."""
+        """The values of `shown`. `leaving`: what `asking` holds, for a turn in progress ends; the event must be queued."""
         if leaving is not None:
-            leaving.stop.set()
+            leaving.run.stop()
         turns = conversation.turns
         panel = _turn_value(turns[-1], len(turns) - 1, words) if turns else _panel_value()
         return conversation, asides, None, _messages(conversation, asides, words), panel, _idle()
@@ -275,28 +302,30 @@ class RagChat(gr.Blocks):
             self._messages.example_select(self._begin_example, states, self.shown, **quick),
             self._messages.retry(self._begin_again, states, self.shown, **quick),
         ]
-        self.streams = [
+        streams = [
             event.then(
                 self._stream,
                 states,
                 self.shown,
                 show_progress="hidden",
+                trigger_mode="multiple",  # one that was stopped may not have ended yet
                 api_visibility="private",
                 **self._limits,
             )
             for event in begun
         ]
-        self._textbox.stop(self._stop, states, self.shown, cancels=self.streams, **quick)
+        # queued, so that the page gets what these draw after all that the stream has drawn
+        ending = quick | {"queue": True, "concurrency_limit": None}
+        self._textbox.stop(self._stop, states, self.shown, **ending)
         undone = self._messages.undo(self._undo, states, self.shown, **quick)
         started_over = gr.on(
             [self._new_chat.click, self._messages.clear],
             self._start_over,
             [self.asking],
             self.shown,
-            cancels=self.streams,
-            **quick,
+            **ending,
         )
-        self._changes = [*self.streams, undone, started_over]
+        self._changes = [*streams, undone, started_over]
         self._panel.look(self._look, [self.conversation], [self._panel], **quick)
         self.load(self._translate, None, [self._messages, self._textbox, self._new_chat, self._panel], **quick)
 
@@ -339,7 +368,7 @@ class RagChat(gr.Blocks):
         self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
         """One turn, redrawn as it comes. Whatever ends it leaves the page ready for the next."""
-        if asking is None or not _running(asking):
+        if asking is None or not asking.run.claim():
             return
         words = self.words(request)
         try:
@@ -349,6 +378,8 @@ class RagChat(gr.Blocks):
         except Exception:
             log.exception("a turn failed")
             yield self._failed(conversation, asides, asking, words["failed"], words)
+        finally:
+            asking.run.end()
 
     def _events(
         self, asides: tuple[Aside, ...], asking: Asking, words: Texts
@@ -356,7 +387,8 @@ class RagChat(gr.Blocks):
         conversation, panel, waiting = asking.after, _panel_value(), "thinking"
         shares, drawn_at = _Shares(), 0.0
         for event in self._chatbot.answer(conversation, asking.utterance):
-            if asking.stop.is_set():
+            if asking.run.stopped:
+                yield (gr.skip(),) * len(self.shown)  # gradio sends what is yielded last once more
                 return
             match event:
                 case Rewritten(query):
@@ -389,7 +421,7 @@ class RagChat(gr.Blocks):
     ) -> tuple[Any, ...]:
         words = self.words(request)
         if asking is not None and _running(asking):
-            asking.stop.set()
+            asking.run.stop()
             asides = (*asides, Aside(len(conversation.turns), asking, words["stopped"]))
         drawn = _messages(conversation, asides, words)
         return gr.skip(), asides, None, drawn, gr.skip(), _idle()
@@ -503,7 +535,7 @@ def _messages(
 
 
 def _running(asking: Asking | None) -> bool:
-    return asking is not None and not asking.stop.is_set()
+    return asking is not None and not asking.run.stopped
 
 
 def _without_last(

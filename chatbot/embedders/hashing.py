@@ -35,9 +35,6 @@ class Hashing:
         vectors[lengths[:, 0] == 0, 0] = 1  # a text without words must still have a direction
         return np.asarray(vectors / np.where(lengths == 0, 1, lengths), dtype=np.float32)
 
-    def warm(self) -> None:
-        """Nothing is to be loaded."""
-
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """A token for each word, mark, or character of a script without spaces."""

@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -114,25 +115,28 @@ def _parts(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Iterator[tuple
         return f"\ue000{len(slots) - 1}\ue001"
 
     system = slot("instruction", prompt.instruction)
-    if prompt.passage is not None:
-        system += "\n\n" + slot("passage", prompt.passage)
-    turns = [(slot("conversation", asked), slot("conversation", replied)) for asked, replied in prompt.conversation]
-    rendered = _render(tokenizer, system, turns, slot("query", prompt.query))
+    before_passage, before_query = prompt.labels
+    passage = "" if prompt.passage is None else before_passage + slot("passage", prompt.passage) + "\n\n"
+    said = [
+        text
+        for utterance, reply in prompt.conversation
+        for text in (before_query + slot("conversation", utterance), slot("conversation", reply))
+    ]
+    first, *rest = [*said, before_query + slot("query", prompt.query)]
+    rendered = _render(tokenizer, system, [passage + first, *rest])
     for index, piece in enumerate(SLOT.split(rendered)):
         if index % 2:
             kind, text = slots[int(piece)]
             yield kind, _ids(tokenizer, text, special=False)
         elif piece:
             yield "template", _ids(tokenizer, piece, special=True)
-    if prompt.opening:
-        yield "opening", _ids(tokenizer, prompt.opening, special=False)
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, system: str, turns: list[tuple[str, str]], query: str) -> str:
+def _render(tokenizer: PreTrainedTokenizerBase, system: str, said: list[str]) -> str:
+    """The chat template with `said`: user and assistant by turns, the user first and last."""
+    roles = cycle(("user", "assistant"))
     messages = [{"role": "system", "content": system}]
-    for asked, replied in turns:
-        messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": replied}]
-    messages.append({"role": "user", "content": query})
+    messages += [{"role": role, "content": text} for role, text in zip(roles, said, strict=False)]
     template = None if tokenizer.chat_template else PLAIN_TEMPLATE
     try:
         return _apply(tokenizer, messages, template)

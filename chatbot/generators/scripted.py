@@ -20,7 +20,7 @@ END = 0
 
 def best_sentence(prompt: Prompt) -> str:
     """The passage's sentence that shares most words with the query; "I don't know." without a passage."""
-    sentences = re.split(r"(?<=[.!?])\s+|(?<=[。！？])", prompt.passage or "")
+    sentences = re.split(r"(?<=[.!?])\s+|(?<=[。！？])|\n+", prompt.passage or "")
     asked = set(re.findall(r"\w+", prompt.query.lower()))
     shared = [len(asked & set(re.findall(r"\w+", sentence.lower()))) for sentence in sentences]
     return sentences[shared.index(max(shared))].strip() or "I don't know."

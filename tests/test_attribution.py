@@ -1,0 +1,81 @@
+"""Posteriors to citations, on tokens made by hand."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatbot.attribution import LEAST_WEIGHT, confidence, reply, spans
+from chatbot.events import Token
+from chatbot.passage import Hit, Passage
+
+HITS = [Hit(Passage(f"d:{number}", "d", "doc.txt", f"passage {number}"), 0.5) for number in range(2)]
+PRIOR = (0.45, 0.45, 0.1)
+
+
+def token(text: str, *likelihoods: float) -> Token:
+    joint = [prior * likelihood for prior, likelihood in zip(PRIOR, likelihoods, strict=True)]
+    return Token(text, PRIOR, tuple(p / sum(joint) for p in joint), tuple(math.log(p) for p in likelihoods))
+
+
+FROM_FIRST, FROM_SECOND, FROM_NONE = (0.9, 0.01, 0.01), (0.01, 0.9, 0.01), (0.01, 0.01, 0.9)
+FUNCTION_WORD = (0.5, 0.5, 0.5)
+
+
+def cited(tokens: list[Token]) -> list[tuple[str, str]]:
+    made = reply(tokens, HITS)
+    return [(made.text[citation.start : citation.end], citation.passage_id) for citation in made.citations]
+
+
+def test_each_sentence_cites_the_passage_that_predicted_it() -> None:
+    tokens = [
+        token(" Cats", *FROM_FIRST),
+        token(" purr.", *FROM_FIRST),
+        token(" Dogs", *FROM_SECOND),
+        token(" bark.", *FROM_SECOND),
+    ]
+    assert cited(tokens) == [("Cats purr.", "d:0"), ("Dogs bark.", "d:1")]
+
+
+def test_what_no_passage_predicted_is_cited_to_none() -> None:
+    assert cited([token("Snow", *FROM_NONE), token(" falls.", *FROM_NONE)]) == []
+
+
+def test_one_telling_word_outweighs_many_that_every_branch_predicts() -> None:
+    tokens = [token(word, *FUNCTION_WORD) for word in (" It", " is", " the", " one", " in")]
+    assert cited([*tokens, token(" Lyon.", *FROM_SECOND)]) == [("It is the one in Lyon.", "d:1")]
+
+
+def test_two_passages_that_say_the_same_are_both_cited() -> None:
+    assert {passage for _, passage in cited([token("Same.", 0.9, 0.9, 0.001)])} == {"d:0", "d:1"}
+
+
+def test_a_reply_that_the_passages_predict_better_than_nothing_does_is_more_confident() -> None:
+    assert confidence([token("x", *FROM_FIRST)]) > 0.9
+    assert confidence([token("x", *FUNCTION_WORD)]) == pytest.approx(0, abs=1e-9)
+    assert confidence([token("x", *FROM_NONE)]) == 0
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([" a", "b.", " c!", "。", "\n", "é"]), *[st.floats(1e-6, 1)] * 3), min_size=1)
+)
+def test_citations_lie_within_the_reply_and_weigh_at_most_one(drawn: list[tuple[str, float, float, float]]) -> None:
+    made = reply([token(*values) for values in drawn], HITS)
+    for citation in made.citations:
+        assert 0 <= citation.start < citation.end <= len(made.text)
+        assert LEAST_WEIGHT <= citation.weight <= 1
+    assert sum(made.weights) == pytest.approx(1)
+    assert 0 <= made.confidence < 1
+
+
+@given(st.text(alphabet="ab .!?。\n'\"", max_size=40))
+def test_spans_leave_nothing_but_white_space_between_them(text: str) -> None:
+    rest = text
+    for start, end in reversed(spans(text)):
+        rest = rest[:start] + rest[end:]
+    assert rest.strip() == ""
+
+
+def test_an_empty_reply_cites_nothing() -> None:
+    assert reply([], HITS).citations == ()

@@ -1,0 +1,225 @@
+"""One turn end to end, on real stores, with a generator and an embedder that need no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chatbot import Answered, Chatbot, Conversation, Retrieved, Rewritten, Token, Turn
+from chatbot.errors import HomeInUse, UnusableUtterance
+from chatbot.generators.scripted import Scripted, best_sentence
+from chatbot.prompt import Prompt
+from chatbot.rewrite import ByGenerator, believable, leans
+
+Open = Callable[..., Chatbot]
+
+HANDBOOK = "Employees have thirty days of leave each year.\n\nThe canteen opens at noon and serves soup."
+TRAVEL = "A train ticket is refunded within ten days.\n\nHotels in Lyon may cost ninety euros a night."
+
+
+def ask(chatbot: Chatbot, utterance: str, conversation: Conversation | None = None) -> Turn:
+    *_, last = chatbot.answer(conversation or Conversation(), utterance)
+    assert isinstance(last, Answered)
+    return last.turn
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / "handbook.txt", tmp_path / "travel.txt"]
+    for path, text in zip(paths, (HANDBOOK, TRAVEL), strict=True):
+        path.write_text(text)
+    return paths
+
+
+def test_a_turn_is_rewritten_retrieved_generated_and_answered_in_this_order(
+    open_scripted: Open, documents: list[Path]
+) -> None:
+    chatbot = open_scripted()
+    chatbot.knowledge.add(documents[0])
+    kinds = [type(event) for event in chatbot.answer(Conversation(), "How many days of leave do employees have?")]
+    assert kinds[:2] == [Rewritten, Retrieved]
+    assert kinds[-1] is Answered
+    assert set(kinds[2:-1]) == {Token}
+
+
+def test_a_reply_cites_the_document_it_came_from(open_scripted: Open, documents: list[Path]) -> None:
+    chatbot = open_scripted()
+    list(chatbot.knowledge.add_all(documents))
+    turn = ask(chatbot, "What may hotels in Lyon cost a night?")
+    cited = {hit.passage.document for hit in turn.hits for c in turn.reply.citations if c.passage_id == hit.passage.id}
+    assert turn.reply.text == "Hotels in Lyon may cost ninety euros a night."
+    assert cited == {"travel.txt"}
+
+
+def test_the_prior_and_the_weights_cover_every_hit_and_no_passage(open_scripted: Open, documents: list[Path]) -> None:
+    chatbot = open_scripted(k=2)
+    list(chatbot.knowledge.add_all(documents))
+    turn = ask(chatbot, "What may hotels in Lyon cost a night?")
+    assert len(turn.prior) == len(turn.reply.weights) == len(turn.hits) + 1
+    assert sum(turn.prior) == pytest.approx(1)
+    assert sum(turn.reply.weights) == pytest.approx(1)
+
+
+def test_a_deleted_document_is_never_heard_of_again(open_scripted: Open, documents: list[Path]) -> None:
+    chatbot = open_scripted()
+    list(chatbot.knowledge.add_all(documents))
+    question = "What may hotels in Lyon cost a night?"
+    assert "ninety" in ask(chatbot, question).reply.text
+    travel = next(entry for entry in chatbot.knowledge.documents() if entry.name == "travel.txt")
+    chatbot.knowledge.delete(travel.id)
+    turn = ask(chatbot, question)
+    assert "ninety" not in turn.reply.text
+    assert all(hit.passage.document != "travel.txt" for hit in turn.hits)
+    home = chatbot.settings.home
+    chatbot.close()
+    for file in home.rglob("*"):
+        if file.is_file():
+            assert b"ninety" not in file.read_bytes(), file
+
+
+def test_a_restart_keeps_everything(open_scripted: Open, documents: list[Path]) -> None:
+    chatbot = open_scripted()
+    list(chatbot.knowledge.add_all(documents))
+    turn = ask(chatbot, "What may hotels in Lyon cost a night?")
+    chatbot.history.save("first", Conversation().plus(turn))
+    before = chatbot.knowledge.documents()
+    chatbot.close()
+    again = open_scripted()
+    assert again.knowledge.documents() == before
+    assert again.history.load("first") == Conversation().plus(turn)
+    assert ask(again, "What may hotels in Lyon cost a night?").reply == turn.reply
+
+
+def test_a_turn_stopped_early_leaves_nothing_behind(open_scripted: Open, documents: list[Path]) -> None:
+    chatbot = open_scripted()
+    list(chatbot.knowledge.add_all(documents))
+    whole = ask(chatbot, "What may hotels in Lyon cost a night?").reply
+    for stop_after in range(4):
+        stream = chatbot.answer(Conversation(), "How many days of leave do employees have?")
+        for _ in range(stop_after):
+            next(stream)
+        stream.close()
+    assert ask(chatbot, "What may hotels in Lyon cost a night?").reply == whole
+
+
+def test_a_question_about_nothing_in_the_documents_is_declined(open_scripted: Open, documents: list[Path]) -> None:
+    chatbot = open_scripted(no_passage=0.3)
+    chatbot.knowledge.add(documents[0])
+    turn = ask(chatbot, "Which volcano erupted yesterday?")
+    assert turn.reply.abstained
+    assert turn.reply.text == "The documents don't hold an answer to this."
+    assert not turn.reply.citations
+
+
+def test_a_reply_that_the_passages_hardly_support_is_withheld(open_scripted: Open, documents: list[Path]) -> None:
+    chatbot = open_scripted(least_confidence=0.99)
+    chatbot.knowledge.add(documents[0])
+    reply = ask(chatbot, "How many days of leave do employees have?").reply
+    assert reply.abstained
+    assert "thirty" not in reply.text
+
+
+def test_without_documents_the_reply_says_so(open_scripted: Open) -> None:
+    reply = ask(open_scripted(), "How many days of leave are there?").reply
+    assert reply.abstained
+    assert "no documents" in reply.text
+
+
+def test_a_greeting_searches_nothing(open_scripted: Open, documents: list[Path]) -> None:
+    chatbot = open_scripted()
+    chatbot.knowledge.add(documents[0])
+    turn = ask(chatbot, "Hello!")
+    assert turn.query.text == ""
+    assert not turn.hits
+    assert not turn.reply.abstained
+
+
+@pytest.mark.parametrize("utterance", ["", "  \n", "x" * 20_000])
+def test_an_unusable_question_is_refused_in_one_line(open_scripted: Open, utterance: str) -> None:
+    with pytest.raises(UnusableUtterance) as error:
+        list(open_scripted().answer(Conversation(), utterance))
+    assert "\n" not in str(error.value)
+
+
+def test_a_home_has_one_owner(open_scripted: Open) -> None:
+    first = open_scripted()
+    with pytest.raises(HomeInUse, match="close it"):
+        open_scripted()
+    first.close()
+    assert open_scripted().knowledge.documents() == []
+
+
+def rewriting_by(rewrite: str) -> ByGenerator:
+    return ByGenerator(Scripted(lambda prompt: rewrite))
+
+
+def test_follow_ups_find_what_they_mean_only_through_the_rewrite(
+    open_scripted: Open, documents: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def script(prompt: Prompt) -> str:
+        if prompt.instruction.startswith("Rewrite"):
+            last = prompt.query.rpartition("Q: ")[2]
+            return {"And there, what do hotels cost?": "What do hotels cost in Lyon?"}.get(
+                last, "When is the train ticket refunded?"
+            )
+        return best_sentence(prompt)
+
+    monkeypatch.setattr("chatbot.assemble.Scripted", lambda: Scripted(script))
+    chatbot = open_scripted(k=1)
+    list(chatbot.knowledge.add_all(documents))
+    conversation = Conversation()
+    said = []
+    for utterance in (
+        "Is a train ticket to Lyon refunded?",
+        "And there, what do hotels cost?",
+        "And when is the first one?",
+    ):
+        turn = ask(chatbot, utterance, conversation)
+        conversation = conversation.plus(turn)
+        said.append((turn.query.text, turn.reply.text))
+    assert said[1] == ("What do hotels cost in Lyon?", "Hotels in Lyon may cost ninety euros a night.")
+    assert said[2] == ("When is the train ticket refunded?", "A train ticket is refunded within ten days.")
+
+
+def test_a_rewrite_with_words_nobody_said_is_not_believed() -> None:
+    conversation = Conversation().plus(_turn("Who wrote Hamlet?", "William Shakespeare."))
+    query = rewriting_by("When was the Eiffel tower built?").rewrite(conversation, "When was he born?")
+    assert query.text == "Who wrote Hamlet? When was he born?"
+    assert query.searches == ("Who wrote Hamlet? When was he born?", "When was he born?")
+
+
+def test_a_believable_rewrite_is_searched_with_the_raw_turn_beside_it() -> None:
+    conversation = Conversation().plus(_turn("Who wrote Hamlet?", "William Shakespeare."))
+    query = rewriting_by("When was William Shakespeare born?").rewrite(conversation, "When was he born?")
+    assert query.searches == ("When was William Shakespeare born?", "When was he born?")
+
+
+def test_chinese_rewrites_may_put_what_was_said_in_another_order() -> None:
+    conversation = Conversation().plus(_turn("《哈姆雷特》是谁写的？", "莎士比亚。"))
+    assert believable("莎士比亚是哪年出生的？", conversation, "他是哪年出生的？")
+
+
+@pytest.mark.parametrize(
+    ("utterance", "language", "expected"),
+    [
+        ("When was he born?", "en", True),
+        ("And the second one?", "en", True),
+        ("Why?", "en", True),
+        ("How do I delete a document in Marginalia?", "en", False),
+        ("What is the capital city of Portugal?", "en", False),
+        ("它在哪里？", "zh", True),
+        ("如何删除知识库中的文档？", "zh", False),
+    ],
+)
+def test_a_turn_that_leans_on_the_conversation_is_told_from_one_that_stands_alone(
+    utterance: str, language: str, expected: bool
+) -> None:
+    assert leans(utterance, language) is expected
+
+
+def _turn(utterance: str, reply: str) -> Turn:
+    from chatbot.history import from_messages
+
+    return from_messages([("user", utterance), ("assistant", reply)]).turns[0]
