@@ -272,7 +272,7 @@ class RagChat(gr.Blocks):
         asides: tuple[Aside, ...] = (),
         leaving: Asking | None = None,
     ) -> tuple[Any, ...]:
-        """The values of `shown`. `leaving`: what `asking` holds, for a turn in progress ends; the event must be queued."""
+        """The values of `shown`. `leaving`: what `asking` holds, for a turn in progress ends. To be queued."""
         if leaving is not None:
             leaving.run.stop()
         turns = conversation.turns

@@ -143,6 +143,7 @@ def test_a_stopped_turn_stays_visible_and_is_no_part_of_the_conversation(serve, 
     page.wait_for_timeout(600)
     assert visible_reply(page) == stopped and stopped.startswith("According to")
     assert chatbot.closed == 1  # the generation itself ended
+    assert page.locator(".mg-messages .error").count() == 0
     chatbot.delay = 0.0
     ask(page, "Can it be carried over?")  # nothing that "it" could mean: the query is not rewritten
     answers(page, 1)
@@ -161,6 +162,21 @@ def test_a_new_chat_starts_empty(serve, visit):
     ask(page, "Can it be carried over?")
     answers(page, 1)
     expect(page.locator(".mg-searched")).to_have_count(0)
+
+
+def test_a_new_chat_while_a_reply_streams_stays_empty(serve, visit):
+    chatbot = stocked(delay=0.1)
+    page = visit(serve(page_of(chatbot)))
+    ask(page, LEAVE)
+    expect(page.locator(".mg-caret")).to_be_visible()
+    page.get_by_role("button", name="New chat").click()
+    expect(page.locator(".mg-welcome")).to_be_visible()
+    page.wait_for_timeout(500)
+    expect(page.locator(".mg-utterance, .mg-card, .mg-messages .error")).to_have_count(0)
+    assert chatbot.closed == 1
+    ask(page, "Which hotels are booked?")
+    answers(page, 1)
+    expect(page.locator(".mg-utterance")).to_have_count(1)
 
 
 def test_retry_asks_again_and_undo_takes_the_turn_back(serve, visit):
