@@ -5,7 +5,13 @@ predicts the rest. So a span is attributed by all its tokens together: if one br
 
     p(z | span) ∝ a(z) prod_{i in span} l_i(z)          a: the weights before the span's first token
 
-which is the posterior of `rag_token` with epsilon = 0 inside the span. "No passage" is one of the branches.
+which is the posterior of `rag_token` with epsilon = 0 inside the span. That says which passage, not whether any:
+with a sure prior a passage has all the mass of words that it never held. So a citation weighs
+
+    weight = p(z | span) * confidence(span)
+
+where the confidence is what the passages add over "no passage": words that the generator would have said
+anyway, invented or commonplace, cite nothing.
 """
 
 from __future__ import annotations
@@ -79,7 +85,7 @@ def _sources(tokens: Sequence[Token]) -> list[tuple[int, float]]:
     """(branch, weight) of the passages that wrote these tokens, most weight first."""
     weights = torch.tensor(tokens[0].prior, dtype=torch.float64).log()
     likelihoods = torch.tensor([token.log_likelihoods for token in tokens], dtype=torch.float64).sum(dim=0)
-    shares = posterior(weights, likelihoods).exp().tolist()
+    shares = (posterior(weights, likelihoods).exp() * confidence(tokens)).tolist()
     cited = [(branch, share) for branch, share in enumerate(shares[:-1]) if share >= LEAST_WEIGHT]
     return sorted(cited, key=lambda pair: -pair[1])
 

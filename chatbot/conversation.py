@@ -33,7 +33,7 @@ class Citation:
     start: int
     end: int
     passage_id: str
-    weight: float  # share of the span's information that came from this passage, in [0, 1]
+    weight: float  # how much of the span this passage explains, in [0, 1]: see `attribution`
 
 
 @dataclass(frozen=True, slots=True)

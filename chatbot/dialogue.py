@@ -14,7 +14,7 @@ from chatbot.errors import UnusableUtterance
 from chatbot.events import Answered, Event, Retrieved, Rewritten, Token
 from chatbot.generate import GREEDY, Sampling, generate
 from chatbot.generators.base import Generator
-from chatbot.prompt import answer_prompts, chat_prompt, words_for
+from chatbot.prompt import answer_prompts, chat_prompt, excerpt, words_for
 from chatbot.retrieve import Retriever
 from chatbot.rewrite import Rewriter
 
@@ -77,7 +77,8 @@ class Dialogue:
         if found.prior[-1] > 0.5:  # nothing retrieved is near: there is nothing to read
             return iter(())
         prompts = answer_prompts(conversation, query, found.hits)
-        return generate(self._generator, prompts, found.prior, self._sampling, self._epsilon)
+        stop = "\n" + words_for(query.language).question.rstrip(" :：")  # small models go on to ask themselves
+        return generate(self._generator, prompts, found.prior, self._sampling, self._epsilon, stop)
 
     def _reply(self, query: Query, found: Retrieved, tokens: list[Token]) -> Reply:
         words = words_for(query.language)
@@ -86,7 +87,9 @@ class Dialogue:
             return Reply(text, weights=found.prior, abstained=True)
         reply = attribution.reply(tokens, found.hits)
         if query.text and reply.confidence < self._least_confidence:
-            return Reply(words.nothing_found, weights=reply.weights, confidence=reply.confidence, abstained=True)
+            closest = found.hits[max(range(len(found.hits)), key=found.prior.__getitem__)]
+            text = f"{words.unsure}“{excerpt(closest.passage)}”"
+            return Reply(text, weights=found.prior, confidence=reply.confidence, abstained=True)
         return reply
 
 

@@ -32,6 +32,7 @@ class Words:
     question: str
     chat: str
     nothing_found: str
+    unsure: str  # followed by a quotation
     no_documents: str
 
 
@@ -42,6 +43,7 @@ WORDS = {
         question="Question: ",
         chat="You are a friendly assistant that answers questions about documents. Reply in one short sentence.",
         nothing_found="The documents don't hold an answer to this.",
+        unsure="I can't answer this reliably from the documents. The closest passage says: ",
         no_documents="There are no documents yet: add some under Documents, then ask again.",
     ),
     "zh": Words(
@@ -50,6 +52,7 @@ WORDS = {
         question="问题：",
         chat="你是一个友好的助手，回答有关用户文档的问题。请用一句话回答。",
         nothing_found="文档中没有这个问题的答案。",
+        unsure="我无法根据文档可靠地回答。最接近的段落写道：",
         no_documents="还没有文档：请先在“文档”中添加，然后再提问。",
     ),
 }
@@ -78,6 +81,14 @@ def readable(passage: Passage) -> str:
     text = re.sub(r"^#+ +", "", passage.text, flags=re.MULTILINE)
     last = passage.heading.rpartition(" › ")[2]
     return text if not last or text.startswith(last) else f"{passage.heading}\n{text}"
+
+
+def excerpt(passage: Passage, length: int = 300) -> str:
+    """The passage's text on one line, cut between words, without its heading."""
+    text = " ".join(re.sub(r"^#+ .*$", "", passage.text, flags=re.MULTILINE).split())
+    if len(text) <= length:
+        return text
+    return f"{text[:length].rpartition(' ')[0] or text[:length]} …"
 
 
 def _recent(conversation: Conversation) -> tuple[tuple[str, str], ...]:

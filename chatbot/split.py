@@ -85,9 +85,7 @@ class _Cutter:
         self._tokenizer = tokenizer
         self._max = max_tokens
         self._longest = _CHARACTERS_PER_TOKEN * max_tokens
-        self._splitter = TextSplitter.from_huggingface_tokenizer(
-            tokenizer, max_tokens, overlap=overlap, trim=False
-        )
+        self._splitter = TextSplitter.from_huggingface_tokenizer(tokenizer, max_tokens, overlap=overlap, trim=False)
 
     def cut(self, text: str, headings: list[_Heading], above: str) -> list[_Span]:
         spans = []

@@ -79,3 +79,9 @@ def test_spans_leave_nothing_but_white_space_between_them(text: str) -> None:
 
 def test_an_empty_reply_cites_nothing() -> None:
     assert reply([], HITS).citations == ()
+
+
+def test_words_that_no_passage_made_likelier_cite_nothing_however_sure_the_prior() -> None:
+    sure = (0.9999, 0.00005, 0.00005)
+    invented = [Token(text, sure, sure, (math.log(0.3),) * 3) for text in ("Made", " up.")]
+    assert cited(invented) == []

@@ -28,8 +28,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "generators": ("generators.causal generators.scripted", "values equations protocols generators"),
     "indexes": ("index.chroma index.lexical", "values equations protocols stores indexes"),
     "parsers": (
-        "split parse parse.archive parse.formats parse.lines parse.pdf parse.plain parse.web parse.word"
-        " parse.worker",
+        "split parse parse.archive parse.formats parse.lines parse.pdf parse.plain parse.web parse.word parse.worker",
         "values parsers",
     ),
     "models": ("models", "values"),
@@ -60,8 +59,7 @@ OWNERS: dict[str, str] = {
     "httpx": "chatbot.index.chroma",
     "jinja2": "chatbot.generators.causal",
     "langdetect": "chatbot.language",
-    "numpy": "chatbot.embedders.base chatbot.embedders.hashing chatbot.embedders.sentence"
-    " chatbot.index.chroma",
+    "numpy": "chatbot.embedders.base chatbot.embedders.hashing chatbot.embedders.sentence chatbot.index.chroma",
     "platformdirs": "chatbot.settings",
     "pypdfium2": "chatbot.parse.pdf",
     "selectolax": "chatbot.parse.web",
@@ -103,10 +101,7 @@ def test_imports_point_one_way():
 
 
 def test_no_module_imports_itself_by_a_detour():
-    graph = {
-        module: {i.imported for i in imports() if i.importer == module} & set(modules())
-        for module in modules()
-    }
+    graph = {module: {i.imported for i in imports() if i.importer == module} & set(modules()) for module in modules()}
     while leaves := [module for module, imported in graph.items() if not imported]:
         graph = {module: imported - set(leaves) for module, imported in graph.items() if module not in leaves}
     assert not graph, f"a cycle runs through some of {sorted(graph)}"
@@ -147,9 +142,7 @@ except SystemExit as stop:
 @pytest.mark.parametrize("program", [IMPORTED, HELP], ids=["import chatbot", "run.py --help"])
 def test_starting_up_loads_no_heavy_library(program: str):
     program = f"import sys\n{program}\nprint('loaded:', *sorted(set({HEAVY!r}) & set(sys.modules)))"
-    run = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[-1] == "loaded:"
 

@@ -176,14 +176,18 @@ def test_a_docx_gives_headings_items_and_tables_in_their_order(reading):
 def test_a_docx_loses_nothing_that_word_wraps_in_controls_or_tracks_as_inserted(reading):
     document = docx.Document()
     body = document.element.body
-    body.insert(0, parse_xml(
-        f"<w:sdt {W}><w:sdtContent><w:p><w:r><w:t>In a control.</w:t></w:r></w:p></w:sdtContent></w:sdt>"
-    ))
-    body.insert(1, parse_xml(
-        f"<w:p {W}><w:r><w:t>Kept</w:t></w:r><w:ins><w:r><w:t> and added</w:t></w:r></w:ins>"
-        "<w:del><w:r><w:delText> and deleted</w:delText></w:r></w:del>"
-        "<w:r><w:pict><w:txbxContent><w:p><w:r><w:t>In a box.</w:t></w:r></w:p></w:txbxContent></w:pict></w:r></w:p>"
-    ))
+    body.insert(
+        0, parse_xml(f"<w:sdt {W}><w:sdtContent><w:p><w:r><w:t>In a control.</w:t></w:r></w:p></w:sdtContent></w:sdt>")
+    )
+    body.insert(
+        1,
+        parse_xml(
+            f"<w:p {W}><w:r><w:t>Kept</w:t></w:r><w:ins><w:r><w:t> and added</w:t></w:r></w:ins>"
+            "<w:del><w:r><w:delText> and deleted</w:delText></w:r></w:del>"
+            "<w:r><w:pict><w:txbxContent><w:p><w:r><w:t>In a box.</w:t></w:r></w:p></w:txbxContent>"
+            "</w:pict></w:r></w:p>"
+        ),
+    )
     assert reading(saved(document), "a.docx").pages[0].text == "In a control.\n\nKept and added\n\nIn a box."
 
 

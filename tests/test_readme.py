@@ -45,9 +45,7 @@ def test_a_block_that_launches_an_app_serves_a_page(block: str, tmp_path: Path):
     environment = offline(tmp_path) | {"GRADIO_SERVER_PORT": str(port)}
     with (
         (tmp_path / "log").open("w+") as log,
-        subprocess.Popen(
-            [sys.executable, "-c", block], cwd=tmp_path, env=environment, stdout=log, stderr=log
-        ) as app,
+        subprocess.Popen([sys.executable, "-c", block], cwd=tmp_path, env=environment, stdout=log, stderr=log) as app,
     ):
         try:
             assert "gradio" in page(f"http://127.0.0.1:{port}", app), (tmp_path / "log").read_text()
@@ -83,9 +81,7 @@ def test_the_table_of_settings_is_that_of_the_code():
 def test_the_table_of_dependencies_is_that_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     required = [*project["dependencies"], *project["optional-dependencies"]["test"]]
-    assert [row[0] for row in table("Dependencies")] == [
-        re.split(r"[<>=~! ;\[]", each)[0] for each in required
-    ]
+    assert [row[0] for row in table("Dependencies")] == [re.split(r"[<>=~! ;\[]", each)[0] for each in required]
 
 
 def test_the_tree_is_that_of_the_repository():
@@ -93,22 +89,14 @@ def test_the_tree_is_that_of_the_repository():
     files = {path for path in repository() if path.name not in (".gitignore", "__init__.py")}
     folders = {parent for path in files for parent in path.parents}
     leaves = [path for path in named if not any(path in other.parents for other in named)]
-    assert [path for path in named if path not in files | folders] == [], (
-        "in the README and not in the repository"
-    )
-    assert [path for path in sorted(files) if not {path, *path.parents} & set(leaves)] == [], (
-        "not in the README"
-    )
+    assert [path for path in named if path not in files | folders] == [], "in the README and not in the repository"
+    assert [path for path in sorted(files) if not {path, *path.parents} & set(leaves)] == [], "not in the README"
 
 
 @pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "LOG.md", "docs/architecture.md"])
 def test_every_relative_link_leads_somewhere(document: str):
     text = (ROOT / document).read_text("utf-8")
-    links = [
-        link
-        for link in re.findall(r"\]\(([^)\s]+)\)", text)
-        if "://" not in link and not link.startswith("#")
-    ]
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link and not link.startswith("#")]
     assert [link for link in links if not ((ROOT / document).parent / link.partition("#")[0]).exists()] == []
 
 

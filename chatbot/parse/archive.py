@@ -20,16 +20,10 @@ def members(path: Path, name: str) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
-        raise UnreadableDocument(
-            f"{name!r} is cut short or damaged: save or download it again ({error})"
-        ) from error
+        raise UnreadableDocument(f"{name!r} is cut short or damaged: save or download it again ({error})") from error
     unpacked = sum(entry.file_size for entry in entries)
     packed = max(1, min(path.stat().st_size, sum(entry.compress_size for entry in entries)))
-    if (
-        len(entries) > MAX_MEMBERS
-        or unpacked > MAX_UNPACKED
-        or (unpacked > SMALL and unpacked > MAX_RATIO * packed)
-    ):
+    if len(entries) > MAX_MEMBERS or unpacked > MAX_UNPACKED or (unpacked > SMALL and unpacked > MAX_RATIO * packed):
         raise UnreadableDocument(
             f"{name!r} would unpack to {unpacked / 1e6:,.0f} MB in {len(entries):,} parts, "
             "as a zip bomb does: open it in its own program and save a smaller copy"

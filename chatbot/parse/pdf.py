@@ -22,16 +22,12 @@ def read(path: Path, name: str) -> Document:
             raise UnreadableDocument(
                 f"{name!r} is encrypted: save a copy without the password and give that"
             ) from error
-        raise UnreadableDocument(
-            f"{name!r} is cut short or damaged: save or download it again ({error})"
-        ) from error
+        raise UnreadableDocument(f"{name!r} is cut short or damaged: save or download it again ({error})") from error
     with pdf:
         pages = tuple(Page(unwrap(_text(pdf, index)), index + 1) for index in range(len(pdf)))
     blank = sum(not page.text.strip() for page in pages)
     if blank == len(pages):
-        raise UnreadableDocument(
-            f"{name!r} holds no text, only images: run OCR on it first and give the outcome"
-        )
+        raise UnreadableDocument(f"{name!r} holds no text, only images: run OCR on it first and give the outcome")
     return Document(name, "pdf", pages, f"{blank} of {len(pages)} pages had no text" if blank else "")
 
 

@@ -35,9 +35,7 @@ def decode(data: bytes, name: str, declared: str = "") -> str:
     text = data.decode(encoding, errors="replace").removeprefix("\ufeff")
     odd = sum(text.count(character) for character in _ODD)
     if odd > _NOT_TEXT * len(text):
-        raise UnreadableDocument(
-            f"{name!r} is neither text nor of another type that is read: give a {READ} file"
-        )
+        raise UnreadableDocument(f"{name!r} is neither text nor of another type that is read: give a {READ} file")
     return text
 
 

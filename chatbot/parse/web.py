@@ -17,9 +17,7 @@ from chatbot.passage import Document, Page
 # of the page's text and more; small pages are read whole unless most of them is article.
 _SHORT = 200  # characters
 _SHARE_OF_SMALL, _SHARE = 0.5, 0.02
-_CHARSET = re.compile(
-    rb"""<(?:meta[^>]{0,200}charset|\?xml[^>]{0,200}encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.I
-)
+_CHARSET = re.compile(rb"""<(?:meta[^>]{0,200}charset|\?xml[^>]{0,200}encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.I)
 _UNSEEN = ["script", "style", "noscript", "template", "head", "iframe", "svg", "select", "button"]
 _EMPHASIS = ("b", "strong", "i", "em", "u", "mark", "sup", "sub")  # their marks would only be in the way
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()+.!|<>~-])")  # and so would Markdown's backslashes
@@ -55,9 +53,7 @@ def _article(html: str) -> tuple[str, str]:
             element.drop_tree()
     for element in list(tree.iter(*_EMPHASIS)):
         element.drop_tag()
-    text = trafilatura.extract(
-        tree, output_format="markdown", include_comments=False, include_formatting=True
-    )
+    text = trafilatura.extract(tree, output_format="markdown", include_comments=False, include_formatting=True)
     return _ESCAPE.sub(r"\1", text or ""), " ".join(title.split())
 
 

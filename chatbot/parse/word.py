@@ -127,9 +127,7 @@ def _runs(parent: Element) -> Iterator[str]:
 
 def _table(table: Element, headings: dict[str, int], items: set[str]) -> Iterator[str]:
     """A line a row, cells parted by bars; a table of one column is layout, and its cells are read as text."""
-    rows = [
-        [list(_blocks(cell, headings, items)) for cell in _nearest(row, _TC)] for row in _nearest(table, _TR)
-    ]
+    rows = [[list(_blocks(cell, headings, items)) for cell in _nearest(row, _TC)] for row in _nearest(table, _TR)]
     if all(len(row) <= 1 for row in rows):
         for row in rows:
             for cell in row:
