@@ -57,8 +57,8 @@ class Settings:
         1.0, "Chance that a token's passage is drawn anew: 1 is RAG-Token, 0 RAG-Sequence.", low=0, high=1
     )
     least_confidence: float = _setting(
-        0.0,
-        "A reply of lower confidence is withheld, and the reply says that the documents don't hold it.",
+        0.25,
+        "A reply of lower confidence is withheld; the closest passage is quoted instead.",
         low=0,
         high=1,
     )
