@@ -18,6 +18,8 @@ from chatbot.prompt import answer_prompts, chat_prompt, excerpt, words_for
 from chatbot.retrieve import Retriever
 from chatbot.rewrite import Rewriter
 
+PATIENCE = 24  # tokens that a reply gets to show that it comes from the passages
+
 
 class Dialogue:
     """`least_confidence`: a reply whose confidence is lower is withheld, and the reply says so instead."""
@@ -57,6 +59,8 @@ class Dialogue:
                 clock.lap("first_token")
             tokens.append(token)
             yield token
+            if query.text and len(tokens) >= PATIENCE and attribution.confidence(tokens) < self._least_confidence:
+                break  # it would be withheld: the passages have no part in it
         clock.lap("generate")
         yield Answered(Turn(query, self._reply(query, found, tokens), found.hits, found.prior, clock.seconds))
 

@@ -64,11 +64,15 @@ def words_for(language: str) -> Words:
 
 
 def answer_prompts(conversation: Conversation, query: Query, hits: Sequence[Hit]) -> list[Prompt]:
-    """K + 1 prompts, one a branch: each passage alone, and "no passage" last."""
+    """K + 1 prompts, one a branch: each passage alone, and "no passage" last.
+
+    A question that stands alone is put alone: to a small model, what was said before is one more thing to mix up.
+    """
     put = words_for(query.language)
     passages = [*(readable(hit.passage) for hit in hits), None]
-    told, labels = _recent(conversation), (put.text, put.question)
-    return [Prompt(put.answer, passage, told, query.text, labels) for passage in passages]
+    told, labels = _recent(conversation) if query.rewritten else (), (put.text, put.question)
+    asked = query.utterance if query.text.endswith(query.utterance) else query.text  # two questions get one answer
+    return [Prompt(put.answer, passage, told, asked, labels) for passage in passages]
 
 
 def chat_prompt(conversation: Conversation, query: Query) -> Prompt:

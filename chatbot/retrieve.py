@@ -53,11 +53,15 @@ class Retriever:
         return reciprocal_rank_fusion([[id for id, _ in ranking] for ranking in rankings])[:k]
 
     def retrieve(self, query: Query) -> Retrieved:
-        """At most k hits, scored by cosine similarity to the query, in the order of the fused ranking."""
-        ids = [id for id, _ in self.rank(query, self._k)]
-        found = self._shelf.passages(ids)
-        passages = [found[id] for id in ids if id in found]
-        similarities = self._similarity.similarities(query.text, [passage.id for passage in passages])
-        hits = tuple(Hit(passage, score) for passage, score in zip(passages, similarities, strict=True))
-        prior = log_prior(torch.tensor(similarities), self._temperature, self._no_passage)
-        return Retrieved(hits, tuple(prior.exp().tolist()))
+        """The k best by fused rank, scored by cosine to the nearest of the query's texts, most similar first."""
+        found = self._shelf.passages([id for id, _ in self.rank(query, self._k)])
+        ids = list(found)
+        nearest = [max(scores) for scores in zip(*self._similarities(query, ids), strict=True)]
+        hits = sorted(
+            (Hit(found[id], score) for id, score in zip(ids, nearest, strict=True)), key=lambda hit: -hit.score
+        )
+        prior = log_prior(torch.tensor([hit.score for hit in hits]), self._temperature, self._no_passage)
+        return Retrieved(tuple(hits), tuple(prior.exp().tolist()))
+
+    def _similarities(self, query: Query, ids: Sequence[str]) -> list[list[float]]:
+        return [self._similarity.similarities(text, ids) for text in query.searches]

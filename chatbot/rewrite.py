@@ -2,7 +2,7 @@
 
 Only a turn that leans on what was said before is rewritten, by the generator itself (RAG-Token over one branch is
 plain decoding), and a rewrite that brings in words nobody said is not believed: the query is then the last
-one and the utterance together. The raw utterance is searched beside whatever comes of it.
+utterance that stood alone and this one together. The raw utterance is searched beside whatever comes of it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ SMALL_TALK = re.compile(
 )
 LEANS = {
     "en": re.compile(
-        r"\b(it|its|itself|they|them|their|theirs|he|him|his|she|her|hers|this|that|these|those|one|ones|there"
-        r"|same|else|another|others?|former|latter|above|previous|again|more)\b"
+        r"\b(it|its|itself|they|them|their|theirs|he|him|his|she|her|hers|this|that|these|those|else|above|previous|again"
+        r"|the same|the former|the latter|the others?|tell me more|say more|more about|may one)\b"
+        r"|\b(this|that|which|another|first|second|third|last|next|other|any|each) ones?\b"
+        r"|\b(?<!is )(?<!are )there\b(?! is| are)"
         r"|^\W*(and|but|or|so|also|then|what about|how about|why|what else|which|who else|when|where|how come)\b"
         r"(\W*\w+){0,3}\W*$"
         r"|^\W*(and|but|also|what about|how about)\b",
@@ -65,7 +67,8 @@ class ByGenerator:
             return Query(utterance, utterance, language)
         rewritten = self._generate(conversation, utterance, language)
         if not believable(rewritten, conversation, utterance):
-            rewritten = f"{asked[-1].query.text} {utterance}"
+            alone = [turn for turn in asked if not turn.query.rewritten] or asked
+            rewritten = f"{alone[-1].utterance} {utterance}"
         return Query(utterance, rewritten, language)
 
     def _generate(self, conversation: Conversation, utterance: str, language: str) -> str:

@@ -172,9 +172,7 @@ class App(gr.Blocks):
         key = key if _KEY.fullmatch(key or "") else _new_key()
         return self._showing(key, self._kept(key), mine, request)
 
-    def _save(
-        self, key: str, mine: list[str], conversation: Conversation, request: gr.Request
-    ) -> tuple[Any, ...]:
+    def _save(self, key: str, mine: list[str], conversation: Conversation, request: gr.Request) -> tuple[Any, ...]:
         """An emptied conversation is a new one: what was saved stays, under its own key."""
         if not conversation.turns:
             key = _new_key()

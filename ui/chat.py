@@ -290,9 +290,7 @@ class RagChat(gr.Blocks):
         finally:
             asking.run.end()
 
-    def _events(
-        self, asides: tuple[Aside, ...], asking: Asking, words: Texts
-    ) -> Iterator[tuple[Any, ...]]:
+    def _events(self, asides: tuple[Aside, ...], asking: Asking, words: Texts) -> Iterator[tuple[Any, ...]]:
         conversation, panel, waiting = asking.after, _panel_value(), "thinking"
         shares, drawn_at = _Shares(), 0.0
         for event in self._chatbot.answer(conversation, asking.utterance):
@@ -451,9 +449,7 @@ def _running(asking: Asking | None) -> bool:
     return asking is not None and not asking.run.stopped
 
 
-def _without_last(
-    conversation: Conversation, asides: tuple[Aside, ...]
-) -> tuple[Conversation, tuple[Aside, ...], str]:
+def _without_last(conversation: Conversation, asides: tuple[Aside, ...]) -> tuple[Conversation, tuple[Aside, ...], str]:
     """The thread without its last exchange, and what was asked in it."""
     if asides and asides[-1].after == len(conversation.turns):
         return conversation, asides[:-1], asides[-1].asked.utterance

@@ -19,6 +19,7 @@ Texts = Mapping[str, str]
 
 COLOURS = 8  # in style.css: mg-c0 ... mg-c7, by source number
 CLAMPED = 220  # characters of a passage that fit its folded card, about
+LEADING_HEADINGS = re.compile(r"\A(#+ .*\n+)+(?=.)")  # shown above the passage already
 
 # HTML has no way to write these, and shows them as nothing or as another character.
 _UNSHOWABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
@@ -45,9 +46,7 @@ def visible(text: str) -> str:
 
 def escape(text: str) -> str:
     """`visible(text)` as HTML in which neither HTML nor Markdown finds anything to act on, in one line."""
-    return _SPECIAL.sub(
-        lambda found: f"&#{ord(found[0])};" if found[0].isascii() else found[0], visible(text)
-    )
+    return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};" if found[0].isascii() else found[0], visible(text))
 
 
 def utterance(text: str) -> str:
@@ -152,10 +151,11 @@ def _card(hit: Hit, rank: int, prior: float, texts: Texts) -> str:
     passage = hit.passage
     page = texts["page"].format(page=passage.page) if passage.page else ""
     where = " · ".join(escape(part) for part in (page, passage.heading) if part)
+    text = LEADING_HEADINGS.sub("", passage.text) if passage.heading else passage.text
     more = (
         f'<button class="mg-more" type="button" aria-expanded="false" data-more="{escape(texts["more"])}" '
         f'data-less="{escape(texts["less"])}">{escape(texts["more"])}</button>'
-        if len(passage.text) > CLAMPED or passage.text.count("\n") > 2
+        if len(text) > CLAMPED or text.count("\n") > 2
         else ""
     )
     return (
@@ -164,7 +164,7 @@ def _card(hit: Hit, rank: int, prior: float, texts: Texts) -> str:
         f'<span class="mg-name" title="{escape(passage.document)}">{escape(passage.document)}</span>'
         f'<span class="mg-share"></span></div>'
         f"{_bar(prior, texts)}"
-        f'<div class="mg-where">{where}</div><div class="mg-passage">{escape(passage.text)}</div>{more}</li>'
+        f'<div class="mg-where">{where}</div><div class="mg-passage">{escape(text)}</div>{more}</li>'
     )
 
 
@@ -189,7 +189,7 @@ def outcomes(rows: Sequence[tuple[str, str, str]], texts: Texts) -> str:
 
 
 def documents(entries: Sequence[Entry], texts: Texts) -> str:
-    title = f'<h3>{escape(texts["documents.title"])} <small>{len(entries)}</small></h3>'
+    title = f"<h3>{escape(texts['documents.title'])} <small>{len(entries)}</small></h3>"
     if not entries:
         return f'{title}<p class="mg-hint">{escape(texts["documents.empty"])}</p>'
     columns = ("name", "kind", "bytes", "pages", "passages", "added")
@@ -210,7 +210,7 @@ def _document(entry: Entry, texts: Texts) -> str:
 
 def conversations(rows: Sequence[tuple[str, str, str]], current: str, texts: Texts) -> str:
     """Earlier conversations: (key, title, when), newest first; `current` is the key of the one that is open."""
-    title = f'<h3>{escape(texts["conversations"])}</h3>'
+    title = f"<h3>{escape(texts['conversations'])}</h3>"
     if not rows:
         return f'{title}<p class="mg-hint">{escape(texts["conversations.empty"])}</p>'
     items = "".join(
@@ -241,7 +241,7 @@ def header(texts: Texts) -> str:
 def welcome(texts: Texts) -> str:
     return (
         f'<div class="mg-welcome"><div class="mg-welcome-title">{escape(texts["empty.title"])}</div>'
-        f'<div>{escape(texts["empty.text"])}</div></div>'
+        f"<div>{escape(texts['empty.text'])}</div></div>"
     )
 
 
