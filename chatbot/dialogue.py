@@ -81,8 +81,7 @@ class Dialogue:
         if found.prior[-1] > 0.5:  # nothing retrieved is near: there is nothing to read
             return iter(())
         prompts = answer_prompts(conversation, query, found.hits)
-        stop = "\n" + words_for(query.language).question.rstrip(" :：")  # small models go on to ask themselves
-        return generate(self._generator, prompts, found.prior, self._sampling, self._epsilon, stop)
+        return generate(self._generator, prompts, found.prior, self._sampling, self._epsilon)
 
     def _reply(self, query: Query, found: Retrieved, tokens: list[Token]) -> Reply:
         words = words_for(query.language)

@@ -35,18 +35,16 @@ def generate(
     prior: Sequence[float],
     sampling: Sampling = GREEDY,
     epsilon: float = 1.0,
-    stop: str = "",
 ) -> Iterator[Token]:
     """`prior`: (K,) for K prompts, sums to 1; `epsilon`: see `rag_token`.
 
-    Ends at an end token, at `max_tokens`, or before the token that completes the text `stop`.
+    Ends at an end token, or at `max_tokens`.
     """
     log_prior = torch.tensor(prior, dtype=torch.float64).log()
     log_weights = log_prior
     decoding = generator.read(prompts)
     random = torch.Generator().manual_seed(sampling.seed)
     chosen: list[int] = []
-    text = ""
     while len(chosen) < sampling.max_tokens:
         log_probs = decoding.log_probs().double()
         token = choose(marginalize(log_weights, log_probs), chosen, sampling, random)
@@ -55,12 +53,8 @@ def generate(
         log_likelihoods = log_probs[:, token]
         log_posterior = posterior(log_weights, log_likelihoods)
         chosen.append(token)
-        piece = decoding.push(token)
-        text += piece
-        if stop and stop in text:
-            return
         yield Token(
-            text=piece,
+            text=decoding.push(token),
             prior=tuple(log_weights.exp().tolist()),
             posterior=tuple(log_posterior.exp().tolist()),
             log_likelihoods=tuple(log_likelihoods.tolist()),

@@ -20,7 +20,7 @@ class Prompt:
     passage: str | None  # None: the "no passage" branch
     conversation: tuple[tuple[str, str], ...]  # (utterance, reply), oldest first
     query: str
-    labels: tuple[str, str] = ("", "")  # put before the passage, and before each utterance and the query
+    label: str = ""  # put before the passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,6 @@ class Words:
 
     answer: str
     text: str
-    question: str
     chat: str
     nothing_found: str
     unsure: str  # followed by a quotation
@@ -40,7 +39,6 @@ WORDS = {
     "en": Words(
         answer="Answer the question briefly with words from the text.",
         text="Text: ",
-        question="Question: ",
         chat="You are a friendly assistant that answers questions about documents. Reply in one short sentence.",
         nothing_found="The documents don't hold an answer to this.",
         unsure="I can't answer this reliably from the documents. The closest passage says: ",
@@ -49,7 +47,6 @@ WORDS = {
     "zh": Words(
         answer="请用文中的话简短地回答问题。",
         text="文字：",
-        question="问题：",
         chat="你是一个友好的助手，回答有关用户文档的问题。请用一句话回答。",
         nothing_found="文档中没有这个问题的答案。",
         unsure="我无法根据文档可靠地回答。最接近的段落写道：",
@@ -70,9 +67,9 @@ def answer_prompts(conversation: Conversation, query: Query, hits: Sequence[Hit]
     """
     put = words_for(query.language)
     passages = [*(readable(hit.passage) for hit in hits), None]
-    told, labels = _recent(conversation) if query.rewritten else (), (put.text, put.question)
+    told = _recent(conversation) if query.rewritten else ()
     asked = query.utterance if query.text.endswith(query.utterance) else query.text  # two questions get one answer
-    return [Prompt(put.answer, passage, told, asked, labels) for passage in passages]
+    return [Prompt(put.answer, passage, told, asked, put.text) for passage in passages]
 
 
 def chat_prompt(conversation: Conversation, query: Query) -> Prompt:

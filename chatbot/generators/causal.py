@@ -115,14 +115,9 @@ def _parts(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Iterator[tuple
         return f"\ue000{len(slots) - 1}\ue001"
 
     system = slot("instruction", prompt.instruction)
-    before_passage, before_query = prompt.labels
-    passage = "" if prompt.passage is None else before_passage + slot("passage", prompt.passage) + "\n\n"
-    said = [
-        text
-        for utterance, reply in prompt.conversation
-        for text in (before_query + slot("conversation", utterance), slot("conversation", reply))
-    ]
-    first, *rest = [*said, before_query + slot("query", prompt.query)]
+    passage = "" if prompt.passage is None else prompt.label + slot("passage", prompt.passage) + "\n\n"
+    said = [slot("conversation", text) for turn in prompt.conversation for text in turn]
+    first, *rest = [*said, slot("query", prompt.query)]
     rendered = _render(tokenizer, system, [passage + first, *rest])
     for index, piece in enumerate(SLOT.split(rendered)):
         if index % 2:
