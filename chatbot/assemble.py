@@ -39,6 +39,7 @@ from chatbot.rewrite import ByGenerator, Rewriter, Verbatim
 from chatbot.settings import Settings
 
 SAMPLE = Path(__file__).parent.parent / "data"
+SAMPLE_NAME = "en/getting-started.md"  # one of them
 PACKAGED_SAMPLE = Path(__file__).parent / "sample"  # where an installed wheel has it
 
 
@@ -107,13 +108,14 @@ class Chatbot:
                 )
             return self._dialogue
 
-    def load_sample(self) -> None:
-        """Add the sample documents, if the knowledge base is empty and they were never added to it."""
+    def load_sample(self) -> bool:
+        """Add the sample documents, if the knowledge base is empty and they never were; whether they are there."""
         if self.settings.sample and self._catalogue.meta("sample") is None:
             if not self.knowledge.documents():
                 for _ in self.knowledge.add_all([sample_folder()]):
                     pass
             self._catalogue.set_meta("sample", "loaded")
+        return any(entry.name == SAMPLE_NAME for entry in self.knowledge.documents())
 
     def close(self) -> None:
         self._store.close()

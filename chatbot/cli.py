@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 Command = Callable[[argparse.Namespace], int]
 DEFAULT_COMMAND = "serve"
+SAMPLE_QUESTIONS = (
+    "How do I add my own files?",
+    "Which file formats can I upload?",
+    "What do the coloured marks in a reply mean?",
+    "如何删除文档？",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,18 +103,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def serve(options: argparse.Namespace) -> int:
+    from ui.app import listen
     from ui.app import serve as serve_app
 
-    with _open(options) as chatbot:
+    with listen(options.host, options.port) as listener, _open(options) as chatbot:
         with _bar() as progress:
-            chatbot.load_sample()
+            sample = chatbot.load_sample()
             try:
                 chatbot.dialogue(progress)
-            except (
-                MarginaliaError
-            ) as error:  # the page opens all the same: documents can be managed, asking says this line
+                threading.Thread(target=chatbot.warm, daemon=True).start()  # while the page opens
+            except MarginaliaError as error:  # the page opens all the same, and asking says this line there
                 print(f"marginalia: {error}", file=sys.stderr)
-        serve_app(chatbot, host=options.host, port=options.port)
+        serve_app(chatbot, listener, examples=SAMPLE_QUESTIONS if sample else ())
     return 0
 
 

@@ -311,15 +311,14 @@ class App(gr.Blocks):
 
 def serve(
     chatbot: Chatbot,
+    listener: socket.socket,
     *,
-    host: str = "127.0.0.1",
-    port: int = 7860,
     language: str | None = None,
     examples: Sequence[str] = (),
     concurrency_limit: int | None = 1,
 ) -> None:
-    """Serves until interrupted. Raises AddressUnusable."""
-    listener = listen(host, port)
+    """Serves at an address that `listen` gave, until interrupted."""
+    host, port = listener.getsockname()[:2]
     page = build_app(
         chatbot,
         language=language,
@@ -333,7 +332,7 @@ def serve(
         timeout_graceful_shutdown=3,  # an open tab holds its connection for ever
     )
     shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host
-    print(f"Marginalia is at http://{shown}:{listener.getsockname()[1]}  (Ctrl-C stops it)", flush=True)
+    print(f"Marginalia is at http://{shown}:{port}  (Ctrl-C stops it)", flush=True)
     with listener, contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once it has closed
         uvicorn.Server(config).run(sockets=[listener])
 

@@ -169,7 +169,8 @@ def test_a_port_in_use_is_one_clear_line():
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_an_interrupt_ends_the_server_even_with_a_page_open(visit):
     program = (
-        "from tests.ui.standin import stocked\nfrom ui.app import serve\nserve(stocked(), port=0)\nprint('closed')"
+        "from tests.ui.standin import stocked\nfrom ui.app import listen, serve\n"
+        "serve(stocked(), listen('127.0.0.1', 0))\nprint('closed')"
     )
     server = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
