@@ -1,4 +1,4 @@
-"""Where weights come from, offline: what is there is used, what cannot be had is said in one line, nothing half-made stays."""
+"""Where weights come from: what is there is used, what cannot be had is one line, nothing half-made stays."""
 
 from pathlib import Path
 
