@@ -171,7 +171,7 @@ def ask(options: argparse.Namespace) -> int:
             chatbot.dialogue(progress)
         turn, streamed = None, ""
         for event in chatbot.answer(conversation, options.question):
-            if isinstance(event, Token) and not options.json:
+            if isinstance(event, Token) and not options.json and sys.stdout.isatty():  # a pipe gets the final reply alone
                 text = event.text if streamed else event.text.lstrip()
                 print(text, end="", flush=True)
                 streamed += text
