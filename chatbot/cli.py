@@ -171,7 +171,8 @@ def ask(options: argparse.Namespace) -> int:
             chatbot.dialogue(progress)
         turn, streamed = None, ""
         for event in chatbot.answer(conversation, options.question):
-            if isinstance(event, Token) and not options.json and sys.stdout.isatty():  # a pipe gets the final reply alone
+            # a pipe gets the final reply alone, since what streams may be withheld
+            if isinstance(event, Token) and not options.json and sys.stdout.isatty():
                 text = event.text if streamed else event.text.lstrip()
                 print(text, end="", flush=True)
                 streamed += text
