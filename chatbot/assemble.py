@@ -24,7 +24,7 @@ from chatbot.embedders.hashing import Hashing
 from chatbot.embedders.sentence import SentenceEmbedder
 from chatbot.errors import HomeDamaged, HomeInUse
 from chatbot.events import Event
-from chatbot.generate import Sampling
+from chatbot.generate import Mixing
 from chatbot.generators.base import Generator
 from chatbot.generators.scripted import Scripted
 from chatbot.history import History
@@ -36,6 +36,7 @@ from chatbot.models import Progress
 from chatbot.passage import Passage
 from chatbot.retrieve import Retriever, Shelf
 from chatbot.rewrite import ByGenerator, Rewriter, Verbatim
+from chatbot.sampling import Sampling
 from chatbot.settings import Settings
 
 SAMPLE = Path(__file__).parent.parent / "data"
@@ -96,13 +97,8 @@ class Chatbot:
                     rewriter(self.settings, self._generator),
                     retriever(self.settings, self.knowledge, lexical, self._dense),
                     self._generator,
-                    sampling=Sampling(
-                        self.settings.max_reply_tokens,
-                        self.settings.temperature,
-                        self.settings.repetition_penalty,
-                        self.settings.seed,
-                    ),
-                    epsilon=self.settings.epsilon,
+                    sampling=sampling(self.settings),
+                    mixing=mixing(self.settings),
                     least_confidence=self.settings.least_confidence,
                     max_utterance=self.settings.max_utterance,
                 )
@@ -179,6 +175,21 @@ def generator(chosen: Settings, progress: Progress = lambda share, what: None) -
     folder = chosen.home / "models"
     model = models.locate(chosen.generator, folder) or models.fetch(chosen.generator, folder, progress)
     return Causal(model, reserve=chosen.max_reply_tokens)
+
+
+def sampling(chosen: Settings) -> Sampling:
+    return Sampling(
+        chosen.max_reply_tokens,
+        chosen.temperature,
+        chosen.repetition_penalty,
+        chosen.seed,
+        chosen.top_p,
+        chosen.min_p,
+    )
+
+
+def mixing(chosen: Settings) -> Mixing:
+    return Mixing(chosen.epsilon, chosen.least_prior, chosen.contrast, chosen.entropy_weight)
 
 
 def rewriter(chosen: Settings, by: Generator) -> Rewriter:

@@ -32,7 +32,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "values parsers",
     ),
     "models": ("models", "values"),
-    "steps": ("rewrite retrieve generate knowledge", "values equations protocols stores parsers steps"),
+    "steps": ("rewrite retrieve generate sampling beam knowledge", "values equations protocols stores parsers steps"),
     "dialogue": ("dialogue", "values equations protocols steps"),
     "assembly": (
         "assemble",
@@ -69,7 +69,7 @@ OWNERS: dict[str, str] = {
     "starlette": "ui.app",
     "tokenizers": "chatbot.embedders.hashing chatbot.embedders.sentence chatbot.generators.causal chatbot.split",
     "torch": "chatbot.assemble chatbot.attribution chatbot.embedders.sentence chatbot.generate"
-    " chatbot.generators.causal chatbot.generators.scripted chatbot.rag_token chatbot.retrieve",
+    " chatbot.generators.causal chatbot.generators.scripted chatbot.rag_token chatbot.retrieve chatbot.sampling",
     "tqdm": "chatbot.cli",
     "trafilatura": "chatbot.parse.web",
     "transformers": "chatbot.embedders.sentence chatbot.generators.causal chatbot.models",
