@@ -26,7 +26,7 @@ from chatbot.embedders.hashing import Hashing
 from chatbot.embedders.sentence import SentenceEmbedder
 from chatbot.errors import HomeDamaged, HomeInUse, WrongSetting
 from chatbot.events import Event
-from chatbot.generate import Sampling
+from chatbot.generate import Mixing
 from chatbot.generators.base import Generator
 from chatbot.generators.scripted import Scripted
 from chatbot.history import History
@@ -38,6 +38,7 @@ from chatbot.models import Progress
 from chatbot.passage import Passage
 from chatbot.retrieve import Retriever, Shelf
 from chatbot.rewrite import ByGenerator, Rewriter, Verbatim
+from chatbot.sampling import Sampling
 from chatbot.settings import Settings
 
 SAMPLE = Path(__file__).parent.parent / "data"
@@ -100,13 +101,8 @@ class Chatbot:
                     rewriter(self.settings, self._generator),
                     retriever(self.settings, self.knowledge, lexical, self._dense),
                     self._generator,
-                    sampling=Sampling(
-                        self.settings.max_reply_tokens,
-                        self.settings.temperature,
-                        self.settings.repetition_penalty,
-                        self.settings.seed,
-                    ),
-                    epsilon=epsilon(self.settings, self._generator),
+                    sampling=sampling(self.settings),
+                    mixing=mixing(self.settings, self._generator),
                     least_confidence=self.settings.least_confidence,
                     max_utterance=self.settings.max_utterance,
                 )
@@ -197,6 +193,21 @@ def epsilon(chosen: Settings, by: Generator) -> float:
     trained: float | None = getattr(by, "default_epsilon", None)
     untouched = chosen.epsilon == settings.FIELDS["epsilon"].default
     return trained if trained is not None and untouched else chosen.epsilon
+
+
+def sampling(chosen: Settings) -> Sampling:
+    return Sampling(
+        chosen.max_reply_tokens,
+        chosen.temperature,
+        chosen.repetition_penalty,
+        chosen.seed,
+        chosen.top_p,
+        chosen.min_p,
+    )
+
+
+def mixing(chosen: Settings, by: Generator) -> Mixing:
+    return Mixing(epsilon(chosen, by), chosen.least_prior, chosen.contrast, chosen.entropy_weight)
 
 
 def rewriter(chosen: Settings, by: Generator) -> Rewriter:

@@ -26,14 +26,14 @@ import torch
 from chatbot.conversation import Citation, Reply
 from chatbot.events import Token
 from chatbot.passage import Hit
-from chatbot.rag_token import posterior
+from chatbot.rag_token import posterior, smooth
 
 LEAST_WEIGHT = 0.2  # a passage with less of a span is not cited for it
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+|(?<=[。！？])|\n+")
 
 
-def reply(tokens: Sequence[Token], hits: Sequence[Hit]) -> Reply:
-    """The reply that these tokens spell, with the passages its spans came from."""
+def reply(tokens: Sequence[Token], hits: Sequence[Hit], epsilon: float = 1.0) -> Reply:
+    """The reply that these tokens spell, with the passages its spans came from. `epsilon`: as it was generated."""
     raw = "".join(token.text for token in tokens)
     text = raw.strip()
     lead = len(raw) - len(raw.lstrip())
@@ -42,7 +42,7 @@ def reply(tokens: Sequence[Token], hits: Sequence[Hit]) -> Reply:
         for start, end in spans(raw)
         for branch, weight in _sources(_within(tokens, start, end))
     ]
-    return Reply(text, tuple(citations), mean_posterior(tokens), confidence(tokens))
+    return Reply(text, tuple(citations), mean_posterior(tokens, epsilon), confidence(tokens))
 
 
 def spans(text: str) -> list[tuple[int, int]]:
@@ -56,10 +56,18 @@ def spans(text: str) -> list[tuple[int, int]]:
     return found
 
 
-def mean_posterior(tokens: Sequence[Token]) -> tuple[float, ...]:
-    """(K + 1,), "no passage" last: the sources' weights in the reply as a whole."""
+def mean_posterior(tokens: Sequence[Token], epsilon: float = 1.0) -> tuple[float, ...]:
+    """(K + 1,), "no passage" last: the sources' weights in the reply as a whole.
+
+    Where passages stay from token to token (epsilon < 1), each token's posterior is given the whole reply: what
+    follows a word says which passage it came from, too.
+    """
     if not tokens:
         return ()
+    if epsilon < 1:
+        log_prior = torch.tensor(tokens[0].prior, dtype=torch.float64).log()
+        likelihoods = torch.tensor([token.log_likelihoods for token in tokens], dtype=torch.float64)
+        return tuple(smooth(log_prior, likelihoods, epsilon).exp().mean(dim=0).tolist())
     return tuple(sum(column) / len(tokens) for column in zip(*(token.posterior for token in tokens), strict=True))
 
 

@@ -45,6 +45,7 @@ class Reply:
     weights: tuple[float, ...] = ()  # (K + 1,): mean posterior over the reply, "no passage" last
     confidence: float = 0.0  # in [0, 1]
     abstained: bool = False
+    notice: str = ""  # what the person should know of how it was made: that something did not fit the window
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from chatbot import attribution
 from chatbot.conversation import Conversation, Query, Reply, Turn
 from chatbot.errors import UnusableUtterance
 from chatbot.events import Answered, Event, Retrieved, Rewritten, Token
-from chatbot.generate import GREEDY, Sampling, generate
+from chatbot.generate import RAG_TOKEN, Mixing, generate
 from chatbot.generators.base import Generator
 from chatbot.prompt import answer_prompts, chat_prompt, excerpt, words_for
 from chatbot.retrieve import Retriever
 from chatbot.rewrite import Rewriter
+from chatbot.sampling import GREEDY, Sampling
 
 PATIENCE = 24  # tokens that a reply gets to show that it comes from the passages
 
@@ -31,7 +33,7 @@ class Dialogue:
         generator: Generator,
         *,
         sampling: Sampling = GREEDY,
-        epsilon: float = 1.0,
+        mixing: Mixing = RAG_TOKEN,
         least_confidence: float = 0.0,
         max_utterance: int = 4000,
     ) -> None:
@@ -39,7 +41,7 @@ class Dialogue:
         self._retriever = retriever
         self._generator = generator
         self._sampling = sampling
-        self._epsilon = epsilon
+        self._mixing = mixing
         self._least_confidence = least_confidence
         self._max_utterance = max_utterance
 
@@ -62,7 +64,8 @@ class Dialogue:
             if query.text and len(tokens) >= PATIENCE and attribution.confidence(tokens) < self._least_confidence:
                 break  # it would be withheld: the passages have no part in it
         clock.lap("generate")
-        yield Answered(Turn(query, self._reply(query, found, tokens), found.hits, found.prior, clock.seconds))
+        reply = replace(self._reply(query, found, tokens), notice=_notice(query, tokens))
+        yield Answered(Turn(query, reply, found.hits, found.prior, clock.seconds))
 
     def _check(self, utterance: str) -> str:
         utterance = utterance.strip()
@@ -81,19 +84,25 @@ class Dialogue:
         if found.prior[-1] > 0.5:  # nothing retrieved is near: there is nothing to read
             return iter(())
         prompts = answer_prompts(conversation, query, found.hits)
-        return generate(self._generator, prompts, found.prior, self._sampling, self._epsilon)
+        return generate(self._generator, prompts, found.prior, self._sampling, self._mixing)
 
     def _reply(self, query: Query, found: Retrieved, tokens: list[Token]) -> Reply:
         words = words_for(query.language)
         if query.text and not tokens:
             text = words.nothing_found if found.hits else words.no_documents
             return Reply(text, weights=found.prior, abstained=True)
-        reply = attribution.reply(tokens, found.hits)
+        reply = attribution.reply(tokens, found.hits, self._mixing.epsilon)
         if query.text and reply.confidence < self._least_confidence:
             closest = found.hits[max(range(len(found.hits)), key=found.prior.__getitem__)]
             text = f"{words.unsure}“{excerpt(closest.passage)}”"
             return Reply(text, weights=found.prior, confidence=reply.confidence, abstained=True)
         return reply
+
+
+def _notice(query: Query, tokens: list[Token]) -> str:
+    """What the reply was made without, in the person's language."""
+    words = words_for(query.language)
+    return " ".join(words.cut[part] for part in (tokens[0].cut if tokens else ()))
 
 
 class _Clock:

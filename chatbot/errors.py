@@ -44,6 +44,10 @@ class MissingModel(SetupError):
     """Weights are not where the settings say, or cannot be fetched."""
 
 
+class BrokenModel(SetupError):
+    """The generator gives no probabilities: its weights are damaged, or overflow in their number format."""
+
+
 class HomeInUse(SetupError):
     """Another process owns the home folder."""
 

@@ -19,12 +19,17 @@ class Retrieved:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token of the reply. Every tuple is (K + 1,), "no passage" last."""
+    """One token of the reply. The tuples of numbers are (K + 1,), "no passage" last.
+
+    A branch that was not read has 0, 0 and -inf: one of too small a prior, or that reads what an earlier one does.
+    """
 
     text: str  # "" inside a character that spans tokens
     prior: tuple[float, ...]  # the weights the branches voted with
     posterior: tuple[float, ...]  # p(z | x, y_<=i); sums to 1
     log_likelihoods: tuple[float, ...]  # log p(y_i | x, z, y_<i), in nats
+    dropped: float = 0.0  # the prior's mass on branches not read: bounds the error, see `rag_token.prune`
+    cut: tuple[str, ...] = ()  # what did not fit into the window: "conversation", "passage"
 
 
 @dataclass(frozen=True, slots=True)

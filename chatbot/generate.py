@@ -1,32 +1,36 @@
 """Generator + prompts + prior -> the tokens of a reply, one at a time, each with its posterior.
 
-One token is chosen from the mixture and given to every branch. Temperature and repetition penalty act on
-the mixture's log-probabilities, not on any branch's.
+One token is chosen from the mixture and given to every branch. What is stopped (`close`) reads no further step.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from chatbot.errors import BrokenModel
 from chatbot.events import Token
-from chatbot.generators.base import Generator
+from chatbot.generators.base import Decoding, Generator
 from chatbot.prompt import Prompt
-from chatbot.rag_token import carry, marginalize, posterior
+from chatbot.rag_token import carry, contrast, discount_unsure, join, marginalize, posterior, prune
+from chatbot.sampling import GREEDY, Sampling, choose, until
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    max_tokens: int = 200
-    temperature: float = 0.0  # 0: the likeliest token
-    repetition_penalty: float = 1.0  # Keskar et al. 2019, on log-probabilities: 1 is none
-    seed: int = 0
+class Mixing:
+    """How the branches' votes are joined: the defaults are RAG-Token. See `rag_token`."""
+
+    epsilon: float = 1.0
+    least_prior: float = 0.0  # passages of a smaller prior are not read
+    contrast: float = 0.0  # times the passages' weight: where "no passage" has it all, there is nothing to contrast
+    entropy_weight: float = 0.0
 
 
-GREEDY = Sampling()
+RAG_TOKEN = Mixing()
 
 
 def generate(
@@ -34,40 +38,91 @@ def generate(
     prompts: Sequence[Prompt],
     prior: Sequence[float],
     sampling: Sampling = GREEDY,
-    epsilon: float = 1.0,
+    mixing: Mixing = RAG_TOKEN,
 ) -> Iterator[Token]:
-    """`prior`: (K,) for K prompts, sums to 1; `epsilon`: see `rag_token`.
+    """`prior`: (K + 1,) for as many prompts, "no passage" last; sums to 1.
 
-    Ends at an end token, or at `max_tokens`.
+    Ends at an end token, before a stop string, or at `max_tokens`. Raises BrokenModel for NaN.
     """
-    log_prior = torch.tensor(prior, dtype=torch.float64).log()
-    log_weights = log_prior
-    decoding = generator.read(prompts)
+    return until(_tokens(generator, prompts, prior, sampling, mixing), sampling.stop)
+
+
+def _tokens(
+    generator: Generator, prompts: Sequence[Prompt], prior: Sequence[float], sampling: Sampling, mixing: Mixing
+) -> Iterator[Token]:
+    mixer = Mixer(prompts, prior, mixing)
+    decoding, log_weights = generator.read(mixer.prompts), mixer.log_prior
     random = torch.Generator().manual_seed(sampling.seed)
     chosen: list[int] = []
     while len(chosen) < sampling.max_tokens:
-        log_probs = decoding.log_probs().double()
-        token = choose(marginalize(log_weights, log_probs), chosen, sampling, random)
+        vote = mixer.vote(decoding, log_weights)
+        token = choose(vote.mixture, chosen, sampling, random)
         if token in generator.end_tokens:
             return
-        log_likelihoods = log_probs[:, token]
-        log_posterior = posterior(log_weights, log_likelihoods)
         chosen.append(token)
-        yield Token(
+        said, log_weights = mixer.push(decoding, vote, token)
+        yield said
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """The branches on the next token; B of them are read."""
+
+    log_weights: Tensor  # (B,), float64
+    log_probs: Tensor  # (B, V)
+    mixture: Tensor  # (V,): log p(y_i | x, y_<i), as it is chosen from
+
+
+class Mixer:
+    """The branches of one reply that are read, and how they vote. Knows nothing of the reply, so beams share it."""
+
+    def __init__(self, prompts: Sequence[Prompt], prior: Sequence[float], mixing: Mixing) -> None:
+        log_prior = torch.tensor(prior, dtype=torch.float64).log()
+        log_prior = join(log_prior, [prompts.index(prompt) for prompt in prompts])
+        self._mixing = mixing
+        self._total = len(prompts)
+        self._kept, self._dropped = prune(log_prior, mixing.least_prior)
+        self.prompts = [prompts[branch] for branch in self._kept]
+        self.log_prior = torch.log_softmax(log_prior[self._kept], dim=-1)
+
+    def vote(self, decoding: Decoding, log_weights: Tensor) -> Vote:
+        """Raises BrokenModel where a branch gives NaN."""
+        log_probs = decoding.log_probs()
+        if self._mixing.entropy_weight:
+            log_weights = discount_unsure(log_weights, log_probs.double(), self._mixing.entropy_weight)
+        mixture = marginalize(log_weights, log_probs)
+        if mixture.max().isnan():
+            raise BrokenModel(self._broken(log_probs))
+        strength = self._mixing.contrast * (1 - float(log_weights[-1].exp()))
+        if strength > 0:
+            mixture = contrast(mixture, log_probs[-1], strength)
+        return Vote(log_weights, log_probs, mixture)
+
+    def push(self, decoding: Decoding, vote: Vote, token: int) -> tuple[Token, Tensor]:
+        """Give the token to every branch: what it says of itself, and the weights (B,) that vote on the next."""
+        log_likelihoods = vote.log_probs[:, token].double()
+        log_posterior = posterior(vote.log_weights, log_likelihoods)
+        said = Token(
             text=decoding.push(token),
-            prior=tuple(log_weights.exp().tolist()),
-            posterior=tuple(log_posterior.exp().tolist()),
-            log_likelihoods=tuple(log_likelihoods.tolist()),
+            prior=self._spread(vote.log_weights.exp(), 0.0),
+            posterior=self._spread(log_posterior.exp(), 0.0),
+            log_likelihoods=self._spread(log_likelihoods, -math.inf),
+            dropped=self._dropped,
+            cut=getattr(decoding, "cut", ()),
         )
-        log_weights = carry(log_posterior, log_prior, epsilon)
+        return said, carry(log_posterior, self.log_prior, self._mixing.epsilon)
 
+    def _spread(self, values: Tensor, missing: float) -> tuple[float, ...]:
+        """(B,) -> (K + 1,), with `missing` for the branches that are not read."""
+        spread = [missing] * self._total
+        for branch, value in zip(self._kept, values.tolist(), strict=True):
+            spread[branch] = value
+        return tuple(spread)
 
-def choose(mixture: Tensor, chosen: Sequence[int], sampling: Sampling, random: torch.Generator) -> int:
-    """The next token from (V,) log-probabilities of the mixture."""
-    if chosen and sampling.repetition_penalty != 1:
-        mixture = mixture.clone()
-        mixture[list(set(chosen))] *= sampling.repetition_penalty  # they are negative: more so is less likely
-    if sampling.temperature == 0:
-        return int(mixture.argmax())
-    probs = torch.softmax(mixture / sampling.temperature, dim=-1)
-    return int(torch.multinomial(probs, 1, generator=random))
+    def _broken(self, log_probs: Tensor) -> str:
+        branch = self._kept[int(log_probs.isnan().any(dim=-1).nonzero()[0])]
+        name = f"passage {branch + 1}" if branch < self._total - 1 else '"no passage"'
+        return (
+            f"the generator gives NaN in the branch of {name}: its weights are damaged, or overflow in their number "
+            "format; fetch them anew, or choose another with --set generator="
+        )

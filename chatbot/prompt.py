@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -35,6 +35,7 @@ class Words:
     nothing_found: str
     unsure: str  # followed by a quotation
     no_documents: str
+    cut: Mapping[str, str]  # the notice that this part of a prompt did not fit the window
 
 
 WORDS = {
@@ -45,6 +46,10 @@ WORDS = {
         nothing_found="The documents don't hold an answer to this.",
         unsure="I can't answer this reliably from the documents. The closest passage says: ",
         no_documents="There are no documents yet: add some under Documents, then ask again.",
+        cut={
+            "conversation": "Earlier turns were left out: the conversation is longer than the model can read.",
+            "passage": "A passage was read without its end: it is longer than the model can read.",
+        },
     ),
     "zh": Words(
         answer="请用文中的话简短地回答问题。",
@@ -53,6 +58,10 @@ WORDS = {
         nothing_found="文档中没有这个问题的答案。",
         unsure="我无法根据文档可靠地回答。最接近的段落写道：",
         no_documents="还没有文档：请先在“文档”中添加，然后再提问。",
+        cut={
+            "conversation": "对话太长，模型读不完：较早的几轮没有读。",
+            "passage": "有段落太长，模型读不完：它的结尾没有读。",
+        },
     ),
 }
 

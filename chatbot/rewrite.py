@@ -11,10 +11,11 @@ import re
 from typing import Protocol
 
 from chatbot.conversation import Conversation, Query
-from chatbot.generate import Sampling, generate
+from chatbot.generate import generate
 from chatbot.generators.base import Generator
 from chatbot.language import detect, words
 from chatbot.prompt import rewrite_prompt
+from chatbot.sampling import Sampling
 
 SMALL_TALK = re.compile(
     r"\W*(hi|hello|hey|good (morning|afternoon|evening|night|day)|thanks?( you)?( very much| so much| a lot)?"

@@ -50,11 +50,26 @@ class Settings:
     rewrite: bool = _setting(True, "Rewrite a turn that leans on the conversation before it is searched.")
     max_reply_tokens: int = _setting(200, "Longest reply.", low=1, high=4096)
     temperature: float = _setting(0.0, "Temperature of the mixture; 0 takes the likeliest token.", low=0, high=5)
+    top_p: float = _setting(
+        1.0, "Samples from the fewest likeliest tokens whose mass reaches this; 1 is all.", low=0, high=1
+    )
+    min_p: float = _setting(
+        0.0, "Samples from tokens at least so many times as likely as the likeliest; 0 is all.", low=0, high=1
+    )
     repetition_penalty: float = _setting(
         1.0, "Makes tokens that the reply holds already less likely; 1 does nothing.", low=1, high=10
     )
     epsilon: float = _setting(
         1.0, "Chance that a token's passage is drawn anew: 1 is RAG-Token, 0 RAG-Sequence.", low=0, high=1
+    )
+    least_prior: float = _setting(
+        0.01, "A passage with less of the prior is not read; `no passage` always is.", low=0, high=0.5
+    )
+    contrast: float = _setting(
+        0.0, "Takes off what would be said without a passage, so many times over; 0 does nothing.", low=0, high=10
+    )
+    entropy_weight: float = _setting(
+        0.0, "Takes votes from branches that are unsure of the next token; 0 does nothing.", low=0, high=10
     )
     least_confidence: float = _setting(
         0.25,

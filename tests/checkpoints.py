@@ -35,7 +35,7 @@ TEXT = [
 DISAGREEING = 0.5  # standard deviation of the weights: wide, so that the branches disagree
 
 
-def bart(seed: int = 0, **chosen: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def bart(seed: int = 3, **chosen: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A random BART of 2 layers, and a byte-level tokenizer with BART's special tokens."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.attribution import LEAST_WEIGHT, confidence, reply, spans
+from chatbot.attribution import LEAST_WEIGHT, confidence, mean_posterior, reply, spans
 from chatbot.events import Token
 from chatbot.passage import Hit, Passage
 
@@ -85,3 +85,10 @@ def test_words_that_no_passage_made_likelier_cite_nothing_however_sure_the_prior
     sure = (0.9999, 0.00005, 0.00005)
     invented = [Token(text, sure, sure, (math.log(0.3),) * 3) for text in ("Made", " up.")]
     assert cited(invented) == []
+
+
+def test_where_passages_stay_a_word_that_both_hold_counts_for_the_one_that_wrote_the_next() -> None:
+    tokens = [token("The", *FUNCTION_WORD), token(" cat", *FROM_FIRST)]
+    assert mean_posterior(tokens)[0] == pytest.approx((tokens[0].posterior[0] + tokens[1].posterior[0]) / 2)
+    assert mean_posterior(tokens, epsilon=0.0)[0] == pytest.approx(0.45 * 0.45 / (0.45 * 0.45 + 0.005 * 0.45 + 0.0005))
+    assert mean_posterior(tokens)[0] < mean_posterior(tokens, epsilon=0.2)[0] < mean_posterior(tokens, epsilon=0.0)[0]

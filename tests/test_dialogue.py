@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from chatbot import Answered, Chatbot, Conversation, Retrieved, Rewritten, Token, Turn
 from chatbot.errors import HomeInUse, UnusableUtterance
+from chatbot.generators.base import Decoding
 from chatbot.generators.scripted import Scripted, best_sentence
-from chatbot.prompt import Prompt
+from chatbot.prompt import Prompt, words_for
 from chatbot.rewrite import ByGenerator, believable, leans
 
 Open = Callable[..., Chatbot]
@@ -121,6 +122,38 @@ def test_a_reply_that_the_passages_hardly_support_is_withheld(open_scripted: Ope
     assert not reply.citations
     assert reply.text.startswith("I can't answer this reliably")
     assert "“Employees have thirty days of leave each year." in reply.text
+
+
+class Narrow(Scripted):
+    """Its window is too small for a conversation and a passage."""
+
+    def read(self, prompts: Sequence[Prompt]) -> Decoding:
+        decoding = super().read(prompts)
+        decoding.cut = ("conversation", "passage")
+        return decoding
+
+
+@pytest.mark.parametrize(
+    ("question", "language"), [("How many days of leave do employees have?", "en"), ("员工每年有多少天假期？", "zh")]
+)
+def test_a_reply_says_what_did_not_fit_the_window_and_a_restart_keeps_it(
+    open_scripted: Open, documents: list[Path], monkeypatch: pytest.MonkeyPatch, question: str, language: str
+) -> None:
+    documents[0].write_text(HANDBOOK + "\n\n员工每年有三十天假期。", encoding="utf-8")
+    monkeypatch.setattr("chatbot.assemble.Scripted", Narrow)
+    chatbot = open_scripted()
+    chatbot.knowledge.add(documents[0])
+    turn = ask(chatbot, question)
+    cut = words_for(language).cut
+    assert turn.reply.notice == f"{cut['conversation']} {cut['passage']}"
+    chatbot.history.save("first", Conversation().plus(turn))
+    assert chatbot.history.load("first") == Conversation().plus(turn)
+
+
+def test_a_reply_made_from_everything_has_no_notice(open_scripted: Open, documents: list[Path]) -> None:
+    chatbot = open_scripted()
+    chatbot.knowledge.add(documents[0])
+    assert ask(chatbot, "How many days of leave do employees have?").reply.notice == ""
 
 
 def test_without_documents_the_reply_says_so(open_scripted: Open) -> None:

@@ -40,7 +40,7 @@ HANDBOOK = {
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("dpr")
     return {
-        "rag": save_rag(root / "rag", RagTokenForGeneration, bart(seed=3), seed=1),
+        "rag": save_rag(root / "rag", RagTokenForGeneration, bart(), seed=1),
         "question": save(root / "question", dpr(DPRQuestionEncoder, 1), bert_tokenizer()),
         "context": save(root / "context", dpr(DPRContextEncoder, 2), bert_tokenizer()),
     }
@@ -63,6 +63,7 @@ def chatbot(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
         k=3,
         max_reply_tokens=10,
         least_confidence=0,
+        least_prior=0,
     ) as chatbot:
         for name, text in HANDBOOK.items():
             (root / name).write_text(text, "utf-8")

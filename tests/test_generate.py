@@ -1,16 +1,23 @@
 """Decoding: the generators held to the formula, to each other, and to their Protocol."""
 
+import math
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from chatbot.errors import MissingModel
-from chatbot.generate import Sampling, choose, generate
-from chatbot.generators.base import Generator
+from chatbot import attribution
+from chatbot.errors import BrokenModel, MissingModel
+from chatbot.generate import Mixing, generate
+from chatbot.generators.base import Decoding, Generator
 from chatbot.generators.causal import Causal, _encode, _from_pretrained, _ids
 from chatbot.generators.scripted import Scripted
+from chatbot.passage import Hit, Passage
 from chatbot.prompt import Prompt
+from chatbot.sampling import Sampling
 
 PROMPTS = [
     Prompt("Answer.", "the passage is long, and the text of the passage goes on and on", (), "the question"),
@@ -34,6 +41,33 @@ def test_every_row_is_a_distribution(generator: Generator) -> None:
 def test_asking_twice_for_the_probabilities_does_not_advance(generator: Generator) -> None:
     decoding = generator.read(PROMPTS)
     assert torch.equal(decoding.log_probs(), decoding.log_probs())
+
+
+def test_a_fork_has_read_the_same_and_goes_its_own_way(generator: Generator) -> None:
+    first, same = generator.read(PROMPTS), generator.read(PROMPTS)
+    first.push(1)
+    same.push(1)
+    fork = first.fork()
+    fork.push(0)
+    fork.log_probs()
+    for token in (1, 2, 1):
+        assert torch.allclose(first.log_probs(), same.log_probs(), atol=1e-5)
+        assert first.push(token) == same.push(token)
+    again = generator.read(PROMPTS)
+    for token in (1, 0):
+        again.push(token)
+    assert torch.allclose(fork.log_probs(), again.log_probs(), atol=2e-4)
+
+
+def test_a_fork_inside_a_character_completes_it_by_itself(tiny_llama: Path) -> None:
+    generator = Causal(str(tiny_llama))
+    _, tokenizer = _from_pretrained(str(tiny_llama))
+    decoding = generator.read(PROMPTS[:1])
+    start, *rest = _ids(tokenizer, "中", special=False)
+    assert decoding.push(start) == ""
+    fork = decoding.fork()
+    for branch in (decoding, fork):
+        assert "".join(branch.push(token) for token in rest) == "中"
 
 
 def test_branches_read_together_equal_branches_read_alone(tiny_llama: Path) -> None:
@@ -88,12 +122,6 @@ def test_sampling_with_the_same_seed_says_the_same(generator: Generator) -> None
     assert len({say(seed) for seed in range(6)}) > 1
 
 
-def test_a_repetition_penalty_makes_the_same_word_again_less_likely() -> None:
-    mixture = torch.tensor([0.6, 0.4]).log()
-    assert choose(mixture, [0], Sampling(), torch.Generator()) == 0
-    assert choose(mixture, [0], Sampling(repetition_penalty=3.0), torch.Generator()) == 1
-
-
 def test_a_reply_ends_at_the_longest_length(generator: Generator) -> None:
     assert len(list(generate(generator, PROMPTS, PRIOR, Sampling(max_tokens=2)))) <= 2
 
@@ -129,3 +157,132 @@ def test_a_folder_without_a_model_is_named_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(MissingModel, match=r"generator .* cannot be loaded") as error:
         Causal(str(tmp_path)).warm()
     assert "\n" not in str(error.value)
+
+
+class Watched:
+    """A generator that notes what is done with it. `spoil`: the branch that gives NaN."""
+
+    end_tokens = Scripted.end_tokens
+
+    def __init__(self, spoil: int | None = None) -> None:
+        self.prompts: Sequence[Prompt] = ()
+        self.steps = 0
+        self._spoil = spoil
+
+    def read(self, prompts: Sequence[Prompt]) -> Decoding:
+        self.prompts = prompts
+        self._reading = Scripted(lambda prompt: prompt.passage or "I don't know that at all").read(prompts)
+        return self
+
+    def log_probs(self) -> Tensor:
+        self.steps += 1
+        log_probs = self._reading.log_probs()
+        if self._spoil is not None:
+            log_probs[self._spoil, 0] = math.nan
+        return log_probs
+
+    def push(self, token: int) -> str:
+        return self._reading.push(token)
+
+
+def test_a_passage_of_too_small_a_prior_is_not_read_and_the_reply_says_how_much_was_dropped() -> None:
+    generator = Watched()
+    tokens = list(generate(generator, PROMPTS, [0.007, 0.99, 0.003], mixing=Mixing(least_prior=0.01)))
+    assert generator.prompts == PROMPTS[1:]
+    for token in tokens:
+        assert token.prior == pytest.approx((0.0, 0.99 / 0.993, 0.003 / 0.993))
+        assert token.posterior[0] == 0
+        assert token.log_likelihoods[0] == -math.inf
+        assert token.dropped == pytest.approx(0.007)
+
+
+def test_citations_point_to_the_right_passage_where_an_earlier_one_was_not_read() -> None:
+    hits = [Hit(Passage(f"d:{number}", "d", "doc.txt", "text"), 0.5) for number in range(2)]
+    tokens = list(generate(Watched(), PROMPTS, [0.005, 0.9, 0.095], mixing=Mixing(least_prior=0.01)))
+    for epsilon in (1.0, 0.2):
+        made = attribution.reply(tokens, hits, epsilon)
+        assert [citation.passage_id for citation in made.citations] == ["d:1"]
+        assert made.weights[0] == 0
+        assert sum(made.weights) == pytest.approx(1)
+        assert math.isfinite(made.confidence)
+
+
+def test_identical_passages_are_read_once_with_their_mass_together() -> None:
+    generator = Watched()
+    twice = [PROMPTS[0], PROMPTS[0], PROMPTS[2]]
+    tokens = list(generate(generator, twice, [0.3, 0.3, 0.4]))
+    once = list(generate(Watched(), [PROMPTS[0], PROMPTS[2]], [0.6, 0.4]))
+    assert generator.prompts == [PROMPTS[0], PROMPTS[2]]
+    assert [(t.prior[0], t.prior[1], t.prior[2]) for t in tokens] == [
+        pytest.approx((t.prior[0], 0.0, t.prior[1])) for t in once
+    ]
+    assert [t.text for t in tokens] == [t.text for t in once]
+    assert {t.dropped for t in tokens} == {0.0}
+
+
+def test_a_missing_score_keeps_its_passage_out() -> None:
+    generator = Watched()
+    list(generate(generator, PROMPTS, [0.0, 0.6, 0.4]))
+    assert generator.prompts == PROMPTS[1:]
+
+
+@pytest.mark.parametrize("mixing", [Mixing(), Mixing(0.2, 0.5, contrast=1.0, entropy_weight=1.0)])
+def test_without_passages_the_reply_is_what_no_passage_says(mixing: Mixing) -> None:
+    tokens = list(generate(Watched(), PROMPTS[2:], [1.0], mixing=mixing))
+    assert "".join(token.text for token in tokens) == "I don't know that at all"
+    assert {token.posterior for token in tokens} == {(1.0,)}
+
+
+def test_a_reply_stopped_from_outside_reads_no_further_step() -> None:
+    for taken in range(1, 4):
+        generator = Watched()
+        tokens = generate(generator, PROMPTS, PRIOR)
+        for _ in range(taken):
+            next(tokens)
+        tokens.close()
+        assert generator.steps == taken
+
+
+def test_a_reply_ends_before_a_stop_string() -> None:
+    tokens = generate(Watched(), PROMPTS, PRIOR, Sampling(stop=("long, and", "never said")))
+    assert "".join(token.text for token in tokens) == "the passage is "
+
+
+@pytest.mark.parametrize(("branch", "name"), [(0, "passage 2"), (1, '"no passage"')])
+def test_a_branch_that_gives_nan_is_named_in_one_line(branch: int, name: str) -> None:
+    mixing = Mixing(least_prior=0.1)  # the first passage is not read: the second is the first branch
+    with pytest.raises(BrokenModel, match=f"NaN in the branch of {name}:") as error:
+        list(generate(Watched(spoil=branch), PROMPTS, [0.01, 0.5, 0.49], mixing=mixing))
+    assert "\n" not in str(error.value)
+
+
+def test_contrast_takes_the_side_of_the_passages_where_no_passage_says_something_else() -> None:
+    prior = [0.28, 0.2, 0.52]
+
+    def first(contrast: float) -> str:
+        return next(generate(Watched(), PROMPTS, prior, mixing=Mixing(contrast=contrast))).text
+
+    assert first(0.0) == "I"
+    assert first(1.0) == "the"
+
+
+def test_a_branch_that_is_unsure_loses_its_votes() -> None:
+    class Unsure(Watched):
+        def log_probs(self) -> Tensor:
+            log_probs = super().log_probs()
+            log_probs[0] = -math.log(log_probs.shape[1])
+            return log_probs
+
+    def weight(strength: float) -> float:
+        return next(generate(Unsure(), PROMPTS, PRIOR, mixing=Mixing(entropy_weight=strength))).prior[0]
+
+    assert weight(0.0) == pytest.approx(0.5)
+    assert weight(2.0) < 0.1
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3])
+def test_a_passage_that_wrote_the_last_token_has_the_next_ones_votes_too(epsilon: float) -> None:
+    tokens = list(generate(Watched(), PROMPTS, PRIOR, mixing=Mixing(epsilon)))
+    for before, after in pairwise(tokens):
+        kept = [(1 - epsilon) * w + epsilon * p for w, p in zip(before.posterior, PRIOR, strict=True)]
+        assert after.prior == pytest.approx(kept)

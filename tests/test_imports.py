@@ -35,7 +35,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "values parsers",
     ),
     "models": ("models", "values"),
-    "steps": ("rewrite retrieve generate knowledge", "values equations protocols stores parsers steps"),
+    "steps": ("rewrite retrieve generate sampling beam knowledge", "values equations protocols stores parsers steps"),
     "dialogue": ("dialogue", "values equations protocols steps"),
     "assembly": (
         "assemble",
@@ -75,7 +75,7 @@ OWNERS: dict[str, str] = {
     " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",
     "torch": "chatbot.assemble chatbot.attribution chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generate"
     " chatbot.generators.causal chatbot.generators.scripted chatbot.generators.seq2seq chatbot.likelihood"
-    " chatbot.rag_token chatbot.retrieve",
+    " chatbot.rag_token chatbot.retrieve chatbot.sampling",
     "tqdm": "chatbot.cli",
     "trafilatura": "chatbot.parse.web",
     "transformers": "chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generators.causal"

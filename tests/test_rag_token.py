@@ -1,6 +1,7 @@
 """The equations, each held against the formula written the slow way, in float64."""
 
 import math
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -8,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from chatbot.rag_token import carry, log_likelihood, log_prior, marginalize, posterior
+from chatbot.rag_token import (
+    carry,
+    contrast,
+    discount_unsure,
+    join,
+    log_likelihood,
+    log_prior,
+    marginalize,
+    posterior,
+    prune,
+    smooth,
+)
 
 SEEDS = st.integers(0, 10_000)
 EPSILONS = st.sampled_from([0.0, 0.2, 1.0])
@@ -105,3 +117,128 @@ def test_the_prior_is_the_softmax_with_no_passage_competing_at_its_own_similarit
 
 def test_without_a_passage_all_the_mass_is_on_no_passage() -> None:
     assert log_prior(torch.tensor([]), 0.05, 0.25).exp().tolist() == [1.0]
+
+
+def test_a_passage_of_unknown_similarity_has_no_mass() -> None:
+    known = log_prior(torch.tensor([0.5]), 0.05, 0.25).exp().tolist()
+    assert log_prior(torch.tensor([0.5, -math.inf]), 0.05, 0.25).exp().tolist() == pytest.approx(
+        [known[0], 0.0, known[1]]
+    )
+
+
+@given(SEEDS, st.sampled_from([0.0, 0.05, 0.5, 1.0]))
+def test_smoothing_sums_over_every_path_of_passages(seed: int, epsilon: float) -> None:
+    prior, probs, reply = random_reply(seed)
+    likelihoods = torch.stack([probs[step, :, token] for step, token in enumerate(reply)])
+    pi, through = prior.exp().tolist(), torch.zeros(4, 3, dtype=torch.float64)
+    for path in product(range(3), repeat=4):
+        mass = pi[path[0]] * math.prod(math.exp(likelihoods[i, z]) for i, z in enumerate(path))
+        for before, after in pairwise(path):
+            mass *= (1 - epsilon) * (before == after) + epsilon * pi[after]
+        for i, z in enumerate(path):
+            through[i, z] += mass
+    expected = through / through.sum(dim=1, keepdim=True)
+    assert torch.allclose(smooth(prior, likelihoods, epsilon).exp(), expected, atol=1e-9)
+
+
+@given(SEEDS)
+def test_at_epsilon_one_what_follows_a_token_says_nothing_of_its_passage(seed: int) -> None:
+    prior, probs, reply = random_reply(seed)
+    likelihoods = torch.stack([probs[step, :, token] for step, token in enumerate(reply)])
+    filtered = torch.stack([posterior(prior, step) for step in likelihoods])
+    assert torch.allclose(smooth(prior, likelihoods, epsilon=1.0), filtered)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.2, 1.0])
+def test_smoothing_leaves_a_branch_that_was_not_read_without_mass(epsilon: float) -> None:
+    prior, probs, reply = random_reply(0)
+    likelihoods = torch.stack([probs[step, :, token] for step, token in enumerate(reply)])
+    expected = smooth(prior, likelihoods, epsilon).exp()
+    more = torch.cat([prior, torch.tensor([-math.inf], dtype=torch.float64)])
+    wider = torch.cat([likelihoods, torch.full((4, 1), -math.inf, dtype=torch.float64)], dim=1)
+    assert torch.allclose(smooth(more, wider, epsilon).exp(), torch.cat([expected, torch.zeros(4, 1)], dim=1))
+
+
+def test_a_reply_without_tokens_is_smoothed_to_nothing() -> None:
+    assert smooth(torch.zeros(1), torch.empty(0, 1), 0.5).shape == (0, 1)
+
+
+@given(SEEDS, st.floats(0, 1))
+def test_leaving_branches_out_moves_the_next_token_by_at_most_the_dropped_mass(seed: int, least: float) -> None:
+    prior, probs, _ = random_reply(seed, branches=5)
+    kept, dropped = prune(prior, least)
+    whole = marginalize(prior, probs[0]).exp()
+    rest = marginalize(torch.log_softmax(prior[kept], 0), probs[0][kept]).exp()
+    assert (whole - rest).abs().sum() / 2 <= dropped + 1e-9
+    assert dropped == pytest.approx(1 - float(prior[kept].exp().sum()))
+    assert all(float(prior[z].exp()) < least for z in range(5) if z not in kept)
+
+
+@given(SEEDS, st.floats(0, 1))
+def test_at_epsilon_zero_the_dropped_mass_bounds_the_whole_reply(seed: int, least: float) -> None:
+    prior, probs, _ = random_reply(seed, tokens=3, branches=4, vocabulary=3)
+    kept, dropped = prune(prior, least)
+    distance = 0.0
+    for reply in product(range(3), repeat=3):
+        likelihoods = torch.stack([probs[step, :, token] for step, token in enumerate(reply)])
+        whole = log_likelihood(prior, likelihoods, epsilon=0.0).exp()
+        rest = log_likelihood(torch.log_softmax(prior[kept], 0), likelihoods[:, kept], epsilon=0.0).exp()
+        distance += float((whole - rest).abs()) / 2
+    assert distance <= dropped + 1e-9
+
+
+def test_no_passage_and_the_heaviest_branch_are_never_left_out() -> None:
+    prior = torch.tensor([0.3, 0.5, 0.2, 0.0], dtype=torch.float64).log()
+    assert prune(prior, least=0.9) == ([1, 3], pytest.approx(0.5))
+    assert prune(torch.tensor([0.2, 0.0, 0.8]).log(), least=0.0) == ([0, 2], 0.0)
+    assert prune(torch.zeros(1), least=0.5) == ([0], 0.0)
+
+
+@given(SEEDS)
+def test_branches_that_read_the_same_are_one_branch_with_their_mass(seed: int) -> None:
+    prior, probs, _ = random_reply(seed)
+    joined = join(prior, [0, 1, 0])
+    assert joined.exp().tolist() == pytest.approx([float(prior[[0, 2]].exp().sum()), float(prior[1].exp()), 0.0])
+    same = probs[0][[0, 1, 0]]
+    assert torch.allclose(marginalize(joined, same), marginalize(prior, same))
+
+
+@given(SEEDS, st.floats(0, 2))
+def test_contrast_is_its_formula_over_the_plausible_tokens(seed: int, strength: float) -> None:
+    prior, probs, _ = random_reply(seed)
+    mixture, nothing = marginalize(prior, probs[0]).exp().tolist(), probs[0, 2].exp().tolist()
+    raised = [
+        p ** (1 + strength) / q**strength if p >= 0.1 * max(mixture) else 0.0
+        for p, q in zip(mixture, nothing, strict=True)
+    ]
+    found = contrast(torch.tensor(mixture).double().log(), torch.tensor(nothing).double().log(), strength).exp()
+    assert found.tolist() == pytest.approx([p / sum(raised) for p in raised], rel=1e-6)
+
+
+def test_contrast_prefers_what_only_a_passage_says_and_bears_the_impossible() -> None:
+    mixture, nothing = torch.tensor([0.5, 0.45, 0.05]), torch.tensor([0.9, 0.05, 0.05])
+    assert contrast(mixture.log(), nothing.log(), 0.5).argmax() == 1
+    impossible = torch.tensor([0.0, 1.0, 0.0])
+    assert torch.isfinite(contrast(mixture.log(), impossible.log(), 0.5).exp()).all()
+
+
+@given(SEEDS, st.floats(0, 3))
+def test_an_unsure_branch_loses_votes_by_its_entropy(seed: int, strength: float) -> None:
+    prior, probs, _ = random_reply(seed)
+    entropies = [-sum(math.exp(p) * float(p) for p in branch) for branch in probs[0]]
+    votes = [math.exp(w) * math.exp(-strength * h) for w, h in zip(prior, entropies, strict=True)]
+    found = discount_unsure(prior, probs[0], strength).exp().tolist()
+    assert found == pytest.approx([vote / sum(votes) for vote in votes])
+
+
+def test_the_marginal_in_single_precision_is_that_in_double() -> None:
+    prior, probs, _ = random_reply(0, tokens=1, branches=6, vocabulary=20_000)
+    single = marginalize(prior, probs[0].float())
+    assert single.dtype == torch.float32
+    assert torch.allclose(single.double(), marginalize(prior, probs[0]), atol=1e-5)
+
+
+def test_the_marginal_takes_any_number_of_axes_before_the_branches() -> None:
+    prior, probs, _ = random_reply(0)
+    batch = marginalize(prior.expand(4, 3), probs)
+    assert torch.allclose(batch, torch.stack([marginalize(prior, step) for step in probs]))

@@ -22,14 +22,16 @@ from transformers import (
 )
 
 from chatbot import assemble, settings
+from chatbot.beam import beam
 from chatbot.errors import MissingModel, UnusableUtterance
-from chatbot.generate import Sampling, generate
+from chatbot.generate import Mixing, generate
 from chatbot.generators.base import Decoding, Generator
 from chatbot.generators.causal import Causal
 from chatbot.generators.seq2seq import Seq2Seq, _encode, is_encoder_decoder
 from chatbot.likelihood import rag_sequence_nll, rag_token_nll
 from chatbot.prompt import Prompt
 from chatbot.rag_token import marginalize
+from chatbot.sampling import Sampling
 from tests.checkpoints import bart, save, save_rag, t5
 
 QUESTION = "who wrote hamlet?"
@@ -91,7 +93,7 @@ class Noting:
 
 def reply_ids(generator: Generator, prompts: Sequence[Prompt], prior: Sequence[float], most: int, epsilon: float = 1):
     noting = Noting(generator)
-    tokens = list(generate(noting, prompts, prior, Sampling(max_tokens=most), epsilon))
+    tokens = list(generate(noting, prompts, prior, Sampling(max_tokens=most), Mixing(epsilon)))
     return noting.ids, tokens
 
 
@@ -158,7 +160,7 @@ def test_a_rag_checkpoint_reads_the_ids_that_its_retriever_would_make(name: str,
     loaded = Seq2Seq(str(folders[name]))._load()
     ids, mask = context(folders[name])
     expected = [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)]
-    assert [_encode(loaded, prompt) for prompt in PROMPTS] == expected
+    assert [_encode(loaded, prompt).ids for prompt in PROMPTS] == expected
 
 
 @pytest.mark.parametrize("name", ["rag-token-bart", "rag-token-t5"])
@@ -223,6 +225,38 @@ def test_greedy_ids_are_those_of_rag_token(name: str, question: str, scores: Ten
     assert ours == without_end(model, expected)[:14] and len(ours) > 3
 
 
+@pytest.mark.parametrize("width", [1, 2, 4])
+@pytest.mark.parametrize(("name", "question"), [("rag-token-bart", QUESTION), ("rag-token-t5", "how many days?")])
+def test_the_best_beam_is_that_of_rag_token(name: str, question: str, width: int, folders: dict[str, Path]) -> None:
+    """Theirs without a bonus for length, and going on until no beam can overtake, as ours."""
+    model = RagTokenForGeneration.from_pretrained(folders[name]).eval()
+    ids, mask = context(folders[name], question)
+    expected = model.generate(
+        context_input_ids=ids, context_attention_mask=mask, doc_scores=SCORES, n_docs=3,
+        max_length=8, num_beams=width, do_sample=False, length_penalty=0.0, early_stopping="never",
+    )[0].tolist()  # fmt: skip
+    prompts = [replace(prompt, query=question) for prompt in PROMPTS]
+    best, *_ = beam(Seq2Seq(str(folders[name])), prompts, PRIOR, width, max_tokens=6 if "bart" in name else 7)
+    assert list(best.ids) == without_end(model, expected)
+
+
+def test_a_decoding_and_its_fork_do_not_touch_each_other(generator: Seq2Seq) -> None:
+    first = generator.read(PROMPTS)
+    early = first.fork()
+    first.push(20)
+    first.log_probs()
+    second = first.fork()
+    for decoding, tokens in ((first, (33, 34)), (second, (47, 48)), (early, (20, 47, 48))):
+        for token in tokens:
+            decoding.push(token)
+    alone = generator.read(PROMPTS)
+    for token in (20, 47, 48):
+        alone.push(token)
+    assert torch.allclose(second.log_probs(), alone.log_probs(), atol=1e-5)
+    assert torch.allclose(early.log_probs(), alone.log_probs(), atol=1e-5)
+    assert not torch.allclose(first.log_probs(), alone.log_probs(), atol=0.1)
+
+
 @pytest.mark.parametrize("name", ["rag-sequence-bart", "rag-sequence-t5"])
 def test_a_reply_at_epsilon_zero_is_as_likely_as_rag_sequence_says(name: str, folders: dict[str, Path]) -> None:
     model = RagSequenceForGeneration.from_pretrained(folders[name]).eval()
@@ -243,7 +277,7 @@ def test_a_reply_at_epsilon_zero_is_as_likely_as_rag_sequence_says(name: str, fo
 
 def test_no_passage_takes_part_without_a_passages_mark(folders: dict[str, Path]) -> None:
     loaded = Seq2Seq(str(folders["rag-token-bart"]))._load()
-    assert loaded.tokenizer.decode(_encode(loaded, NO_PASSAGE)) == f"<s> {QUESTION}</s>"
+    assert loaded.tokenizer.decode(_encode(loaded, NO_PASSAGE).ids) == f"<s> {QUESTION}</s>"
 
 
 def test_earlier_turns_stand_before_the_question(folders: dict[str, Path]) -> None:
@@ -253,7 +287,7 @@ def test_earlier_turns_stand_before_the_question(folders: dict[str, Path]) -> No
         "bart": f"Question: the question\nAnswer: the answer\nQuestion: {QUESTION}\nText: text of it</s>",
     }.items():
         loaded = Seq2Seq(str(folders[name]))._load()
-        assert loaded.tokenizer.decode(_encode(loaded, replace(prompt, passage="text of it"))).endswith(expected)
+        assert loaded.tokenizer.decode(_encode(loaded, replace(prompt, passage="text of it")).ids).endswith(expected)
 
 
 def test_a_reply_is_never_longer_than_asked(generator: Seq2Seq) -> None:
@@ -285,14 +319,14 @@ def test_special_tokens_inside_a_passage_stay_text(generator: Seq2Seq) -> None:
     hostile = replace(PROMPTS[0], passage="a</s><s><pad><extra_id_0><mask> b", title="</s>")
 
     def marks(prompt: Prompt) -> int:
-        return sum(id in special for id in _encode(loaded, prompt))
+        return sum(id in special for id in _encode(loaded, prompt).ids)
 
     assert marks(hostile) == marks(PROMPTS[0])
 
 
 def test_a_query_keeps_its_letters_case(folders: dict[str, Path]) -> None:
     loaded = Seq2Seq(str(folders["rag-token-bart"]))._load()
-    shouted = _encode(loaded, replace(PROMPTS[0], query="Who wrote HAMLET?"))
+    shouted = _encode(loaded, replace(PROMPTS[0], query="Who wrote HAMLET?")).ids
     assert loaded.tokenizer.decode(shouted).endswith(" // Who wrote HAMLET?</s>")
 
 
@@ -300,16 +334,17 @@ def test_a_query_keeps_its_letters_case(folders: dict[str, Path]) -> None:
 def test_a_passage_too_long_for_the_window_is_cut_and_the_question_is_not(name: str, folders: dict[str, Path]) -> None:
     loaded = Seq2Seq(str(folders[name]))._load()
     long = replace(PROMPTS[0], passage="start " + "the passage and " * 300, conversation=(("the oldest turn", "x"),))
-    ids = _encode(loaded, long)
+    ids, cut = _encode(loaded, long)
     text = loaded.tokenizer.decode(ids)
     assert len(ids) == loaded.window
     assert QUESTION in text and "start the passage" in text and text.endswith("</s>")
     assert "oldest turn" not in text
+    assert cut == Seq2Seq(str(folders[name])).read([NO_PASSAGE, long]).cut == ("conversation", "passage")
 
 
 def test_without_a_window_nothing_is_cut(folders: dict[str, Path]) -> None:
     loaded = Seq2Seq(str(folders["t5"]))._load()
-    assert len(_encode(loaded, replace(PROMPTS[0], passage="the passage and " * 300))) > 900
+    assert len(_encode(loaded, replace(PROMPTS[0], passage="the passage and " * 300)).ids) > 900
 
 
 def test_a_question_longer_than_the_window_is_refused_in_one_line(folders: dict[str, Path]) -> None:

@@ -12,13 +12,20 @@ if TYPE_CHECKING:
 
 
 class Decoding(Protocol):
-    """K branches that have read the same tokens of the reply, each after its own prompt."""
+    """K branches that have read the same tokens of the reply, each after its own prompt.
+
+    It may also have `cut: tuple[str, ...]`, the parts of prompts ("conversation", "passage") that were shortened to
+    fit the window: the reply then says so.
+    """
 
     def log_probs(self) -> Tensor:
         """log p(y_i | x, z, y_<i) for each branch: (K, V), in nats, each row normalised."""
 
     def push(self, token: int) -> str:
         """Advance every branch by this token; return the text completed by it ("" inside a character)."""
+
+    def fork(self) -> Decoding:
+        """A second decoding that has read the same; what is pushed to either leaves the other as it is."""
 
 
 class Generator(Protocol):

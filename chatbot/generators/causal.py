@@ -7,6 +7,7 @@ positions: without positions a padded row would be read from the wrong place.
 
 from __future__ import annotations
 
+import copy
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -193,3 +194,8 @@ class _Reading:
         self._mask = torch.cat([self._mask, self._mask.new_ones(self._mask.shape[0], 1)], dim=1)
         self._log_probs = None
         return self._stream.step(self._backend, token) or ""
+
+    def fork(self) -> Decoding:
+        other = copy.copy(self)  # the other tensors are replaced, never written to
+        other._cache, other._stream = copy.deepcopy((self._cache, self._stream))
+        return other

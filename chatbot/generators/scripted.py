@@ -6,6 +6,7 @@ gives `sureness` to its own next word and shares the rest evenly among the other
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Sequence
 
@@ -56,3 +57,6 @@ class _Reading:
     def push(self, token: int) -> str:
         self._step += 1
         return self._words[token]
+
+    def fork(self) -> Decoding:
+        return copy.copy(self)

@@ -13,6 +13,7 @@ encoder's window is cut by token offsets: the oldest turns, then the passage's e
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    EncoderDecoderCache,
     GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
@@ -194,8 +196,14 @@ def _single_spaced(text: str) -> str:
     return text.replace("  ", " ")
 
 
-def _encode(loaded: _Loaded, prompt: Prompt) -> list[int]:
+class _Row(NamedTuple):
+    ids: list[int]
+    cut: tuple[str, ...]  # what did not fit: "conversation", "passage"
+
+
+def _encode(loaded: _Loaded, prompt: Prompt) -> _Row:
     """The prompt's token ids. Over the window, the oldest turns go first, then the passage's end; no question does."""
+    told = prompt.conversation
     while True:
         before, passage, after = loaded.layout(prompt)
         pieces = _pieces(loaded.tokenizer, before + passage + after)
@@ -210,8 +218,12 @@ def _encode(loaded: _Loaded, prompt: Prompt) -> list[int]:
             f"the question and its instruction have {len(pieces) - len(inside):,} tokens, and the generator reads at "
             f"most {loaded.window:,}: shorten the question"
         )
-    cut = set(inside[len(inside) - excess :]) if excess > 0 else set()
-    return [piece.id for place, piece in enumerate(pieces) if place not in cut]
+    left_out = set(inside[len(inside) - excess :]) if excess > 0 else set()
+    parts = (("conversation", prompt.conversation != told), ("passage", bool(left_out)))
+    return _Row(
+        [piece.id for place, piece in enumerate(pieces) if place not in left_out],
+        tuple(part for part, shortened in parts if shortened),
+    )
 
 
 class _Piece(NamedTuple):
@@ -240,6 +252,7 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[_Piece]:
             pieces.append(_Piece(id, 0, 0))
         elif id in special:
             characters = tokenizer.convert_tokens_to_ids(list(text[start:end]))
+            assert isinstance(characters, list)
             pieces += [_Piece(part, place, place + 1) for place, part in enumerate(characters, start)]
         else:
             pieces.append(_Piece(id, start, end))
@@ -249,8 +262,9 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[_Piece]:
 class _Reading:
     """K rows in one batch. `push` only notes the token; the model runs when the next probabilities are asked for."""
 
-    def __init__(self, loaded: _Loaded, rows: Sequence[Sequence[int]]) -> None:
-        model, tokenizer = loaded.model, loaded.tokenizer
+    def __init__(self, loaded: _Loaded, read: Sequence[_Row]) -> None:
+        model, tokenizer, rows = loaded.model, loaded.tokenizer, [row.ids for row in read]
+        self.cut = tuple(sorted({part for row in read for part in row.cut}))
         self._model, self._backend = model, tokenizer.backend_tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
         self._ends, self._length = sorted(loaded.ends), loaded.length
@@ -291,6 +305,15 @@ class _Reading:
         self._taken += 1
         self._log_probs = None
         return self._stream.step(self._backend, token) or ""
+
+    def fork(self) -> Decoding:
+        """The encoder's states, and their keys and values, are never written to: both share them."""
+        other = copy.copy(self)
+        other._stream = copy.deepcopy(self._stream)
+        if self._cache is not None:
+            own = copy.deepcopy(self._cache.self_attention_cache)
+            other._cache = EncoderDecoderCache(own, self._cache.cross_attention_cache)
+        return other
 
     def _only_the_end(self) -> Tensor:
         log_probs = torch.full((self._mask.shape[0], self._vocabulary), -torch.inf)

@@ -1,0 +1,98 @@
+"""The mixture -> one token, and the tokens up to a stop string.
+
+Temperature, top-p, min-p and repetition penalty act on the mixture's log-probabilities, not on any branch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from chatbot.events import Token
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a reply's tokens are chosen, and where it ends besides the generator's end tokens."""
+
+    max_tokens: int = 200
+    temperature: float = 0.0  # 0: the likeliest token
+    repetition_penalty: float = 1.0  # Keskar et al. 2019, on log-probabilities: 1 is none
+    seed: int = 0
+    top_p: float = 1.0  # Holtzman et al. 2020: 1 is all
+    min_p: float = 0.0  # Nguyen et al. 2024: 0 is all
+    stop: tuple[str, ...] = ()  # the reply ends before any of these
+
+
+GREEDY = Sampling()
+
+
+def choose(mixture: Tensor, chosen: Sequence[int], sampling: Sampling, random: torch.Generator) -> int:
+    """The next token from (V,) log-probabilities of the mixture. `chosen`: the reply's tokens so far."""
+    if chosen and sampling.repetition_penalty != 1:
+        mixture = mixture.clone()
+        mixture[list(set(chosen))] *= sampling.repetition_penalty  # they are negative: more so is less likely
+    if sampling.temperature == 0:
+        return int(mixture.argmax())
+    probs = torch.softmax(mixture / sampling.temperature, dim=-1)
+    return int(torch.multinomial(truncate(probs, sampling.top_p, sampling.min_p), 1, generator=random))
+
+
+def truncate(probs: Tensor, top_p: float, min_p: float) -> Tensor:
+    """The probabilities with 0 for unlikely tokens, not renormalised: (V,) -> (V,).
+
+    `top_p` keeps the fewest likeliest tokens whose mass reaches it, at least one; `min_p` keeps those that are at
+    least so many times as likely as the likeliest.
+    """
+    kept = torch.where(probs >= min_p * probs.max(), probs, 0)
+    if top_p < 1:
+        candidates = (probs >= (1 - top_p) / len(probs)).nonzero().flatten()  # the rest are under 1 - top_p together
+        ordered, order = probs[candidates].double().sort(descending=True)
+        needed = max(1, int((ordered.cumsum(0) - ordered < top_p).sum()))
+        nucleus = candidates[order[:needed]]
+        kept = torch.zeros_like(kept).index_copy(0, nucleus, kept[nucleus])
+    return kept
+
+
+def until(tokens: Iterable[Token], stops: Sequence[str]) -> Iterator[Token]:
+    """The tokens before the first stop string to be completed. A stop string may begin and end inside tokens.
+
+    A token whose text may hold the beginning of a stop string is held back until that is known.
+    """
+    stops = [stop for stop in stops if stop]
+    held: list[Token] = []
+    for token in tokens:
+        held.append(token)
+        text = "".join(each.text for each in held)
+        if (start := stop_start(text, stops)) is not None:
+            yield from shortened(held, start)
+            return
+        safe = len(text) - beginning_at_end(text, stops)
+        while held and len(held[0].text) <= safe:
+            safe -= len(held[0].text)
+            yield held.pop(0)
+    yield from held
+
+
+def stop_start(text: str, stops: Sequence[str]) -> int | None:
+    """Where the stop string begins that ends first in the text, the longer of two that end together."""
+    found = [(start + len(stop), start) for stop in stops if (start := text.find(stop)) >= 0]
+    return min(found)[1] if found else None
+
+
+def beginning_at_end(text: str, stops: Sequence[str]) -> int:
+    """The length of the longest end of the text that a stop string begins with."""
+    lengths = (length for stop in stops for length in range(1, len(stop)) if text.endswith(stop[:length]))
+    return max(lengths, default=0)
+
+
+def shortened(tokens: Iterable[Token], length: int) -> Iterator[Token]:
+    """The tokens that spell the first `length` characters, the last one's text cut."""
+    for token in tokens:
+        if length <= 0:
+            return
+        yield replace(token, text=token.text[:length])
+        length -= len(token.text)

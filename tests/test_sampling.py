@@ -1,0 +1,124 @@
+"""From the mixture to a token, and up to a stop string."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatbot.events import Token
+from chatbot.sampling import Sampling, choose, truncate, until
+
+PROBS = st.lists(st.floats(1e-6, 1), min_size=1, max_size=12).map(lambda ps: [p / sum(ps) for p in ps])
+
+
+def test_a_repetition_penalty_makes_the_same_word_again_less_likely() -> None:
+    mixture = torch.tensor([0.6, 0.4]).log()
+    assert choose(mixture, [0], Sampling(), torch.Generator()) == 0
+    assert choose(mixture, [0], Sampling(repetition_penalty=3.0), torch.Generator()) == 1
+    assert mixture.exp().tolist() == pytest.approx([0.6, 0.4])
+
+
+@given(PROBS, st.floats(0, 0.999))
+def test_top_p_keeps_the_fewest_likeliest_tokens_whose_mass_reaches_it(probs: list[float], top_p: float) -> None:
+    kept, mass = set(), 0.0
+    for token in sorted(range(len(probs)), key=lambda token: -probs[token]):
+        if kept and mass >= top_p:
+            break
+        kept.add(token)
+        mass += probs[token]
+    found = truncate(torch.tensor(probs, dtype=torch.float64), top_p, 0.0)
+    assert sorted(found[found > 0].tolist()) == pytest.approx(sorted(probs[token] for token in kept))
+
+
+@given(PROBS, st.floats(0, 1))
+def test_min_p_keeps_what_is_nearly_as_likely_as_the_likeliest(probs: list[float], min_p: float) -> None:
+    found = truncate(torch.tensor(probs, dtype=torch.float64), 1.0, min_p).tolist()
+    assert found == [p if p >= min_p * max(probs) else 0.0 for p in probs]
+
+
+def test_top_p_and_min_p_each_keep_only_what_the_other_keeps_too() -> None:
+    probs = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    assert truncate(probs, 0.9, 0.5).tolist() == pytest.approx([0.5, 0.3, 0.0, 0.0])
+    assert truncate(probs, 0.7, 0.2).tolist() == pytest.approx([0.5, 0.3, 0.0, 0.0])
+
+
+def drawn(sampling: Sampling, draws: int = 4000) -> dict[int, float]:
+    random = torch.Generator().manual_seed(0)
+    mixture = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    counts = Counter(choose(mixture, [], sampling, random) for _ in range(draws))
+    return {token: count / draws for token, count in counts.items()}
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    assert drawn(Sampling(temperature=1.0)) == pytest.approx({0: 0.5, 1: 0.3, 2: 0.15, 3: 0.05}, abs=0.03)
+    squares = [0.25, 0.09, 0.0225, 0.0025]
+    assert drawn(Sampling(temperature=0.5))[0] == pytest.approx(squares[0] / sum(squares), abs=0.03)
+
+
+def test_what_top_p_leaves_is_drawn_in_proportion() -> None:
+    assert drawn(Sampling(temperature=1.0, top_p=0.8)) == pytest.approx({0: 0.625, 1: 0.375}, abs=0.03)
+
+
+# --- stop strings
+
+
+def tokens_of(pieces: list[str]) -> list[Token]:
+    return [Token(piece, (1.0,), (1.0,), (0.0,)) for piece in pieces]
+
+
+def before_first_stop(text: str, stops: list[str]) -> str:
+    """The slow way: character by character, until the text ends with a stop string."""
+    for end in range(1, len(text) + 1):
+        found = [stop for stop in stops if text[:end].endswith(stop)]
+        if found:
+            return text[: end - max(map(len, found))]
+    return text
+
+
+PIECES = st.lists(st.text("ab\n", max_size=3), max_size=8)
+STOPS = st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3)
+
+
+@given(PIECES, STOPS)
+def test_what_is_said_ends_before_the_first_stop_string_however_the_text_is_cut_into_tokens(
+    pieces: list[str], stops: list[str]
+) -> None:
+    said = "".join(token.text for token in until(tokens_of(pieces), stops))
+    assert said == before_first_stop("".join(pieces), stops)
+
+
+@given(PIECES, STOPS)
+def test_a_token_is_held_back_only_while_it_may_begin_a_stop_string(pieces: list[str], stops: list[str]) -> None:
+    taken: list[Token] = []
+    said = until((taken.append(token) or token for token in tokens_of(pieces)), stops)
+    streamed = 0
+    for token in said:
+        read = "".join(each.text for each in taken)
+        streamed += len(token.text)
+        if streamed < len(read) - len(taken[-1].text):  # what came before the last token was still held
+            held_from = streamed - len(token.text)
+            before_last = read[: len(read) - len(taken[-1].text)]
+            assert any(
+                before_last[start:] == stop[: len(before_last) - start]
+                for stop in stops
+                for start in range(held_from, len(before_last))
+            )
+
+
+def test_without_stop_strings_every_token_comes_at_once() -> None:
+    taken: list[Token] = []
+    said = until((taken.append(token) or token for token in tokens_of(["a", "", "b"])), ["", ""])
+    for count, _ in enumerate(said, start=1):
+        assert len(taken) == count
+
+
+def test_a_beginning_that_comes_to_nothing_is_said_after_all() -> None:
+    assert [token.text for token in until(tokens_of(["x", "E", "N"]), ["END"])] == ["x", "E", "N"]
+
+
+def test_a_token_cut_short_keeps_its_numbers() -> None:
+    (token,) = until([Token("word</s", (0.3, 0.7), (0.9, 0.1), (-1.0, -math.inf), 0.2)], ["</"])
+    assert token == Token("word", (0.3, 0.7), (0.9, 0.1), (-1.0, -math.inf), 0.2)
