@@ -155,6 +155,20 @@ def test_a_first_token_that_the_model_is_made_to_say_is_read_and_not_said(tmp_pa
     assert model.eval().generate(**read, max_new_tokens=8, do_sample=False)[0].tolist()[:8] == [2, 0, *ids]
 
 
+def test_a_rag_checkpoints_own_generation_settings_say_how_a_reply_starts(tmp_path: Path) -> None:
+    folder = save_rag(tmp_path, RagTokenForGeneration, bart())
+    model = RagTokenForGeneration.from_pretrained(folder).eval()
+    model.generation_config.forced_bos_token_id = 0
+    model.save_pretrained(folder)
+    ids, mask = context(folder)
+    expected = model.generate(
+        context_input_ids=ids, context_attention_mask=mask, doc_scores=SCORES, n_docs=3,
+        max_length=12, num_beams=1, do_sample=False,
+    )[0].tolist()  # fmt: skip
+    ours, _ = reply_ids(Seq2Seq(str(folder)), PROMPTS, PRIOR, 9)
+    assert expected[:2] == [2, 0] and ours == without_end(model, expected)[1:10]
+
+
 @pytest.mark.parametrize("name", ["rag-token-bart", "rag-token-t5"])
 def test_a_rag_checkpoint_reads_the_ids_that_its_retriever_would_make(name: str, folders: dict[str, Path]) -> None:
     loaded = Seq2Seq(str(folders[name]))._load()
@@ -311,6 +325,15 @@ def test_characters_that_span_tokens_come_whole(folders: dict[str, Path]) -> Non
     pieces = [decoding.push(id) for id in ids]
     assert "".join(pieces) == "é 中文 🎉" and "" in pieces
     assert not any("�" in piece for piece in pieces)
+
+
+def test_a_fork_inside_a_character_ends_it_on_both_sides(folders: dict[str, Path]) -> None:
+    generator = Seq2Seq(str(folders["rag-token-bart"]))
+    decoding = generator.read(PROMPTS)
+    first, *rest = generator._load().tokenizer("中", add_special_tokens=False).input_ids
+    decoding.push(first)
+    fork = decoding.fork()
+    assert ["".join(each.push(id) for id in rest) for each in (decoding, fork)] == ["中", "中"]
 
 
 def test_special_tokens_inside_a_passage_stay_text(generator: Seq2Seq) -> None:
