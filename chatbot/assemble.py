@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -20,9 +21,10 @@ from chatbot.catalogue import Catalogue, Entry
 from chatbot.conversation import Conversation
 from chatbot.dialogue import Dialogue
 from chatbot.embedders.base import Embedder
+from chatbot.embedders.dpr import DprEmbedder
 from chatbot.embedders.hashing import Hashing
 from chatbot.embedders.sentence import SentenceEmbedder
-from chatbot.errors import HomeDamaged, HomeInUse
+from chatbot.errors import HomeDamaged, HomeInUse, WrongSetting
 from chatbot.events import Event
 from chatbot.generate import Mixing
 from chatbot.generators.base import Generator
@@ -58,7 +60,10 @@ class Chatbot:
             self._catalogue = Catalogue(chosen.home / "catalogue.sqlite")
             self._embedder = embedder(chosen)
             self._store = Chroma(
-                chosen.chroma or chosen.home / "chroma", self._embedder.fingerprint, self._catalogue.identity
+                chosen.chroma or chosen.home / "chroma",
+                self._embedder.fingerprint,
+                self._catalogue.identity,
+                self._embedder.metric,
             )
             self._dense = Dense(self._embedder, self._store)
             self.knowledge = KnowledgeBase(
@@ -98,7 +103,7 @@ class Chatbot:
                     retriever(self.settings, self.knowledge, lexical, self._dense),
                     self._generator,
                     sampling=sampling(self.settings),
-                    mixing=mixing(self.settings),
+                    mixing=mixing(self.settings, self._generator),
                     least_confidence=self.settings.least_confidence,
                     max_utterance=self.settings.max_utterance,
                 )
@@ -161,7 +166,14 @@ def _owner(home: Path) -> str:
 
 
 def embedder(chosen: Settings) -> Embedder:
-    return Hashing() if chosen.embedder == "hashing" else SentenceEmbedder(chosen.embedder, chosen.threads)
+    if chosen.embedder == "hashing":
+        return Hashing()
+    if not chosen.embedder.startswith("dpr:"):
+        return SentenceEmbedder(chosen.embedder, chosen.threads)
+    question, _, context = (part.strip() for part in chosen.embedder.removeprefix("dpr:").partition(","))
+    if not question or not context:
+        raise WrongSetting(f"embedder is {chosen.embedder!r}: write dpr:QUESTION,CONTEXT, each a folder or a hub id")
+    return DprEmbedder(question, context, chosen.threads)
 
 
 def generator(chosen: Settings, progress: Progress = lambda share, what: None) -> Generator:
@@ -169,12 +181,20 @@ def generator(chosen: Settings, progress: Progress = lambda share, what: None) -
     if chosen.generator == "scripted":
         return Scripted()
     from chatbot.generators.causal import Causal  # transformers takes seconds to import
+    from chatbot.generators.seq2seq import Seq2Seq, is_encoder_decoder
 
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     folder = chosen.home / "models"
     model = models.locate(chosen.generator, folder) or models.fetch(chosen.generator, folder, progress)
-    return Causal(model, reserve=chosen.max_reply_tokens)
+    return Seq2Seq(model) if is_encoder_decoder(model) else Causal(model, reserve=chosen.max_reply_tokens)
+
+
+def epsilon(chosen: Settings, by: Generator) -> float:
+    """As set; where it is as it comes, what a RAG checkpoint was trained for."""
+    trained: float | None = getattr(by, "default_epsilon", None)
+    untouched = chosen.epsilon == settings.FIELDS["epsilon"].default
+    return trained if trained is not None and untouched else chosen.epsilon
 
 
 def sampling(chosen: Settings) -> Sampling:
@@ -188,8 +208,8 @@ def sampling(chosen: Settings) -> Sampling:
     )
 
 
-def mixing(chosen: Settings) -> Mixing:
-    return Mixing(chosen.epsilon, chosen.least_prior, chosen.contrast, chosen.entropy_weight)
+def mixing(chosen: Settings, by: Generator) -> Mixing:
+    return Mixing(epsilon(chosen, by), chosen.least_prior, chosen.contrast, chosen.entropy_weight)
 
 
 def rewriter(chosen: Settings, by: Generator) -> Rewriter:
@@ -198,13 +218,11 @@ def rewriter(chosen: Settings, by: Generator) -> Rewriter:
 
 def retriever(chosen: Settings, shelf: Shelf, lexical: Index, dense: Dense) -> Retriever:
     indexes: dict[str, list[Index]] = {"hybrid": [dense, lexical], "dense": [dense], "lexical": [lexical]}
+    temperature, no_passage = chosen.temperature_of_prior, chosen.no_passage
+    if dense.metric == "ip":  # those are for cosines; a softmax of inner products, over passages, is RAG's own prior
+        temperature, no_passage = 1.0, -math.inf
     return Retriever(
-        shelf,
-        indexes[chosen.retriever],
-        dense,
-        k=chosen.k,
-        temperature=chosen.temperature_of_prior,
-        no_passage=chosen.no_passage,
+        shelf, indexes[chosen.retriever], dense, k=chosen.k, temperature=temperature, no_passage=no_passage
     )
 
 
@@ -222,7 +240,7 @@ def collection(
         entry = Entry("corpus", "", "corpus", 0, None, len(passages), "en", datetime.now(UTC).isoformat())
         catalogue.add(entry, passages)
         catalogue.set_meta("corpus", digest)
-    store = Chroma(folder / "chroma", embed.fingerprint, catalogue.identity)
+    store = Chroma(folder / "chroma", embed.fingerprint, catalogue.identity, embed.metric)
     knowledge = KnowledgeBase(catalogue, store, embed, folder / "files")
     if chosen.retriever != "lexical":
         knowledge.reconcile(progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from chatbot.conversation import Conversation, Query
 from chatbot.passage import Hit, Passage
@@ -21,6 +22,7 @@ class Prompt:
     conversation: tuple[tuple[str, str], ...]  # (utterance, reply), oldest first
     query: str
     label: str = ""  # put before the passage
+    title: str = ""  # of the passage's document, for models that were trained with titles
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,10 @@ def answer_prompts(conversation: Conversation, query: Query, hits: Sequence[Hit]
     A question that stands alone is put alone: to a small model, what was said before is one more thing to mix up.
     """
     put = words_for(query.language)
-    passages = [*(readable(hit.passage) for hit in hits), None]
     told = _recent(conversation) if query.rewritten else ()
     asked = query.utterance if query.text.endswith(query.utterance) else query.text  # two questions get one answer
-    return [Prompt(put.answer, passage, told, asked, put.text) for passage in passages]
+    branches = [(readable(hit.passage), title(hit.passage)) for hit in hits]
+    return [Prompt(put.answer, text, told, asked, put.text, name) for text, name in [*branches, (None, "")]]
 
 
 def chat_prompt(conversation: Conversation, query: Query) -> Prompt:
@@ -91,6 +93,11 @@ def readable(passage: Passage) -> str:
     text = re.sub(r"^#+ +", "", passage.text, flags=re.MULTILINE)
     last = passage.heading.rpartition(" › ")[2]
     return text if not last or text.startswith(last) else f"{passage.heading}\n{text}"
+
+
+def title(passage: Passage) -> str:
+    """The document's name without its folders and its suffix."""
+    return PurePosixPath(passage.document).stem
 
 
 def excerpt(passage: Passage, length: int = 300) -> str:

@@ -53,14 +53,15 @@ class Retriever:
         return reciprocal_rank_fusion([[id for id, _ in ranking] for ranking in rankings])[:k]
 
     def retrieve(self, query: Query) -> Retrieved:
-        """The k best by fused rank, scored by cosine to the nearest of the query's texts, most similar first."""
+        """The k best by fused rank, scored by similarity to the nearest of the query's texts, most similar first."""
         found = self._shelf.passages([id for id, _ in self.rank(query, self._k)])
         ids = list(found)
         nearest = [max(scores) for scores in zip(*self._similarities(query, ids), strict=True)]
         hits = sorted(
             (Hit(found[id], score) for id, score in zip(ids, nearest, strict=True)), key=lambda hit: -hit.score
         )
-        prior = log_prior(torch.tensor([hit.score for hit in hits]), self._temperature, self._no_passage)
+        scores = torch.tensor([hit.score for hit in hits], dtype=torch.float64)
+        prior = log_prior(scores, self._temperature, self._no_passage if hits else 0.0)
         return Retrieved(tuple(hits), tuple(prior.exp().tolist()))
 
     def _similarities(self, query: Query, ids: Sequence[str]) -> list[list[float]]:

@@ -32,11 +32,11 @@ class Settings:
     )
     generator: str = _setting(
         "smollm2-135m-instruct",
-        "The default's name, a folder with a transformers causal model, or a model's id on the Hugging Face hub.",
+        "The default's name, a folder with a transformers model, causal or encoder-decoder, or a hub id.",
     )
     embedder: str = _setting(
         "all-minilm-l6-v2",
-        "The default's name, a folder with a sentence-transformers model, or a hub id.",
+        "The default's name, a folder with a sentence-transformers model, a hub id, or `dpr:QUESTION,CONTEXT`.",
     )
     chroma: str = _setting("", "Address of a Chroma server (`http://host:port`); empty: a store of our own under home.")
     retriever: str = _setting("hybrid", "What ranks passages.", choices=("hybrid", "dense", "lexical"))

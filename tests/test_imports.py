@@ -18,14 +18,17 @@ ROOT = Path(__file__).parent.parent
 LAYERS: dict[str, tuple[str, str]] = {
     "values": ("errors passage conversation events", "values"),
     "settings": ("settings", "values"),
-    "equations": ("rag_token attribution fusion language prompt", "values equations"),
+    "equations": ("rag_token likelihood attribution fusion language prompt", "values equations"),
     "protocols": (
         "embedders embedders.base generators generators.base index index.base",
         "values equations protocols",
     ),
     "stores": ("catalogue history", "values equations protocols"),
-    "embedders": ("embedders.hashing embedders.sentence", "values equations protocols embedders"),
-    "generators": ("generators.causal generators.scripted", "values equations protocols generators"),
+    "embedders": (
+        "embedders.dpr embedders.hashing embedders.sentence embedders.weights",
+        "values equations protocols embedders",
+    ),
+    "generators": ("generators.causal generators.scripted generators.seq2seq", "values equations protocols generators"),
     "indexes": ("index.chroma index.lexical", "values equations protocols stores indexes"),
     "parsers": (
         "split parse parse.archive parse.formats parse.lines parse.pdf parse.plain parse.web parse.word parse.worker",
@@ -55,11 +58,12 @@ OWNERS: dict[str, str] = {
     "fastapi": "ui.app",
     "filelock": "chatbot.assemble",
     "gradio": "ui.app ui.chat",
-    "huggingface_hub": "chatbot.embedders.sentence",
+    "huggingface_hub": "chatbot.embedders.weights",
     "httpx": "chatbot.index.chroma",
     "jinja2": "chatbot.generators.causal",
     "langdetect": "chatbot.language",
-    "numpy": "chatbot.embedders.base chatbot.embedders.hashing chatbot.embedders.sentence chatbot.index.chroma",
+    "numpy": "chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
+    " chatbot.index.chroma",
     "platformdirs": "chatbot.settings",
     "pypdfium2": "chatbot.parse.pdf",
     "selectolax": "chatbot.parse.web",
@@ -67,12 +71,15 @@ OWNERS: dict[str, str] = {
     "sentence_transformers": "chatbot.embedders.sentence",
     "snowballstemmer": "chatbot.language",
     "starlette": "ui.app",
-    "tokenizers": "chatbot.embedders.hashing chatbot.embedders.sentence chatbot.generators.causal chatbot.split",
-    "torch": "chatbot.assemble chatbot.attribution chatbot.embedders.sentence chatbot.generate"
-    " chatbot.generators.causal chatbot.generators.scripted chatbot.rag_token chatbot.retrieve chatbot.sampling",
+    "tokenizers": "chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
+    " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",
+    "torch": "chatbot.assemble chatbot.attribution chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generate"
+    " chatbot.generators.causal chatbot.generators.scripted chatbot.generators.seq2seq chatbot.likelihood"
+    " chatbot.rag_token chatbot.retrieve chatbot.sampling",
     "tqdm": "chatbot.cli",
     "trafilatura": "chatbot.parse.web",
-    "transformers": "chatbot.embedders.sentence chatbot.generators.causal chatbot.models",
+    "transformers": "chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generators.causal"
+    " chatbot.generators.seq2seq chatbot.models",
     "uvicorn": "ui.app",
 }
 

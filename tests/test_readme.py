@@ -93,7 +93,9 @@ def test_the_tree_is_that_of_the_repository():
     assert [path for path in sorted(files) if not {path, *path.parents} & set(leaves)] == [], "not in the README"
 
 
-@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "LOG.md", "docs/architecture.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "CHANGELOG.md", "LOG.md", "docs/architecture.md", "docs/hugging-face-rag.md"]
+)
 def test_every_relative_link_leads_somewhere(document: str):
     text = (ROOT / document).read_text("utf-8")
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link and not link.startswith("#")]

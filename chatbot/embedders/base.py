@@ -1,9 +1,9 @@
-"""What an embedder is to the rest: text to unit vectors."""
+"""What an embedder is to the rest: text to vectors, and how to compare them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Vectors = NDArray[np.float32]
+Metric = Literal["cosine", "ip"]  # "ip": the inner product, of vectors of any length
 
 
 class Embedder(Protocol):
@@ -27,8 +28,12 @@ class Embedder(Protocol):
     def max_tokens(self) -> int:
         """Its window; what lies beyond is not read."""
 
+    @property
+    def metric(self) -> Metric:
+        """What says how well a query's vector matches a passage's."""
+
     def passages(self, texts: Sequence[str]) -> Vectors:
-        """(N,) texts -> (N, D), rows of length 1."""
+        """(N,) texts -> (N, D); rows of length 1 where the metric is the cosine."""
 
     def queries(self, texts: Sequence[str]) -> Vectors:
-        """(N,) texts -> (N, D), rows of length 1."""
+        """(N,) texts -> (N, D); rows of length 1 where the metric is the cosine."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chatbot.embedders.base import Vectors
+from chatbot.embedders.base import Metric, Vectors
 from chatbot.language import words
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ class Hashing:
     """Texts that share words (or, in Chinese and Japanese, characters) lie close; it knows no synonyms."""
 
     max_tokens = 256
+    metric: Metric = "cosine"
 
     def __init__(self, dimensions: int = 256) -> None:
         self._dimensions = dimensions

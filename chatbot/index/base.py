@@ -15,4 +15,4 @@ class Index(Protocol):
 
 class DenseIndex(Index, Protocol):
     def similarities(self, text: str, ids: Sequence[str]) -> list[float]:
-        """The cosine between the text's vector and each passage's, in [-1, 1], in the order of the ids."""
+        """How well the text's vector matches each passage's, by the embedder's metric, in the order of the ids."""

@@ -22,7 +22,7 @@ from chromadb.api.client import Client
 from chromadb.config import Settings
 from chromadb.errors import ChromaError, NotFoundError
 
-from chatbot.embedders.base import Embedder, Vectors
+from chatbot.embedders.base import Embedder, Metric, Vectors
 from chatbot.errors import HomeDamaged, SetupError, StoreUnreachable, WrongSetting
 from chatbot.index.base import Ranking
 
@@ -37,7 +37,7 @@ class Chroma:
     Raises StoreUnreachable where the server does not answer, HomeDamaged where the folder cannot be read.
     """
 
-    def __init__(self, where: str | Path, fingerprint: str, owner: str = "") -> None:
+    def __init__(self, where: str | Path, fingerprint: str, owner: str = "", metric: Metric = "cosine") -> None:
         self._where = str(where)
         self._remote = "://" in self._where
         self._prefix = f"marginalia-{owner[:32]}" if owner else "marginalia"
@@ -48,11 +48,11 @@ class Chroma:
             self._collection = self._client.get_or_create_collection(
                 self._name,
                 embedding_function=None,  # never Chroma's own: it would be downloaded
-                configuration={"hnsw": {"space": "cosine", "ef_search": _EF, "ef_construction": _EF}},
+                configuration={"hnsw": {"space": metric, "ef_search": _EF, "ef_construction": _EF}},
             )
         space = (self._collection.configuration.get("hnsw") or {}).get("space")
-        if space != "cosine":  # Chroma opens an existing collection as it is, without a word
-            raise HomeDamaged(f"Chroma collection {self._name!r} measures {space!r}, not cosine: delete it")
+        if space != metric:  # Chroma opens an existing collection as it is, without a word
+            raise HomeDamaged(f"Chroma collection {self._name!r} measures {space!r}, not {metric}: delete it")
 
     def close(self) -> None:
         self._client.close()
@@ -81,7 +81,7 @@ class Chroma:
                 self._collection.delete(ids=list(ids[start : start + _BATCH]))
 
     def search(self, vector: Vectors, k: int) -> Ranking:
-        """The k nearest to (D,), with the cosine similarity as score."""
+        """The k nearest to (D,), with the metric as score: Chroma's distance is 1 minus it, for either."""
         with self._errors():
             k = min(k, self._collection.count())
             if k <= 0:
@@ -157,10 +157,11 @@ class Chroma:
 
 
 class Dense:
-    """Passages by the cosine between their vectors and the text's."""
+    """Passages by the embedder's metric between their vectors and the text's."""
 
     def __init__(self, embedder: Embedder, store: Chroma) -> None:
         self._store = store
+        self.metric = embedder.metric
         # A turn asks for each text twice: to search, and for similarities.
         self._vector = lru_cache(maxsize=16)(lambda text: embedder.queries([text])[0])
 
@@ -168,10 +169,11 @@ class Dense:
         return self._store.search(self._vector(text), k)
 
     def similarities(self, text: str, ids: Sequence[str]) -> list[float]:
-        """(N,) in [-1, 1], exact, in the order of the ids; 0 for an id without a vector."""
+        """(N,) exact, in the order of the ids; cosines lie in [-1, 1]; 0 for an id without a vector."""
         if not ids:
             return []
         vectors = self._store.vectors(ids)
         if not vectors.size:
             return [0.0] * len(ids)
-        return [float(cosine) for cosine in np.clip(vectors @ self._vector(text), -1, 1)]
+        scores = vectors @ self._vector(text)
+        return [float(score) for score in (np.clip(scores, -1, 1) if self.metric == "cosine" else scores)]
