@@ -53,9 +53,13 @@ class Retriever:
         return reciprocal_rank_fusion([[id for id, _ in ranking] for ranking in rankings])[:k]
 
     def retrieve(self, query: Query) -> Retrieved:
-        """The k best by fused rank, scored by similarity to the nearest of the query's texts, most similar first."""
-        found = self._shelf.passages([id for id, _ in self.rank(query, self._k)])
-        ids = list(found)
+        """The k best by fused rank, scored by similarity to the nearest of the query's texts, most similar first.
+
+        Of passages with the same text only the best is taken: two would have twice the prior, and read as one.
+        """
+        found = self._shelf.passages([id for id, _ in self.rank(query, 2 * self._k)])
+        first = {found[id].text: id for id in reversed(found)}
+        ids = [id for id in found if first[found[id].text] == id][: self._k]
         nearest = [max(scores) for scores in zip(*self._similarities(query, ids), strict=True)]
         hits = sorted(
             (Hit(found[id], score) for id, score in zip(ids, nearest, strict=True)), key=lambda hit: -hit.score

@@ -18,8 +18,9 @@ IDS = st.lists(st.sampled_from("abcdef"), unique=True, max_size=6)
 class Fixed:
     """An index that answers each text with a ranking written down, and a shelf of passages named by one letter."""
 
-    def __init__(self, rankings: Mapping[str, str], missing: str = "") -> None:
+    def __init__(self, rankings: Mapping[str, str], missing: str = "", texts: Mapping[str, str] | None = None) -> None:
         self._rankings = rankings
+        self._texts = texts or {}
         self._missing = missing
 
     def search(self, text: str, k: int) -> Ranking:
@@ -29,7 +30,7 @@ class Fixed:
         return [1 - "abcdef".index(id) / 10 for id in ids]
 
     def passages(self, ids: Sequence[str]) -> dict[str, Passage]:
-        return {id: Passage(id, "d", "doc", id) for id in sorted(ids) if id not in self._missing}
+        return {id: Passage(id, "d", "doc", self._texts.get(id, id)) for id in ids if id not in self._missing}
 
 
 @given(st.lists(IDS, max_size=4))
@@ -84,3 +85,9 @@ def test_a_query_that_finds_nothing_leaves_all_the_mass_on_no_passage() -> None:
     hits, prior = retrieve(Fixed({}), Fixed({}), Query("q", "q", "en"))
     assert hits == []
     assert prior == (1.0,)
+
+
+def test_passages_with_the_same_text_are_taken_once_and_others_fill_their_place() -> None:
+    hits, prior = retrieve(Fixed({"q": "abcd"}, texts={"a": "same", "b": "same"}), Fixed({}), Query("q", "q", "en"))
+    assert hits == ["a", "c", "d"]
+    assert len(prior) == 4

@@ -35,7 +35,7 @@ def _fetch(model: str) -> Path:
     try:
         return _cached(model) or Path(snapshot_download(model, ignore_patterns=_NOT_READ))
     except HFValidationError as error:
-        raise MissingModel(f"embedder {model!r} is neither a folder nor a Hugging Face hub id") from error
+        raise MissingModel(f"embedder {model!r} is neither a folder nor a hub id: give one of them") from error
     except OSError as error:  # of the hub's own errors and httpx's, each is one
         reason = str(error).partition("\n")[0]
         raise MissingModel(
