@@ -208,6 +208,8 @@ def _print_turn(turn: Turn, streamed: str) -> None:
     if streamed.strip() != turn.reply.text:  # withheld, or nothing was generated
         print(("\n" if streamed else "") + turn.reply.text, end="")
     print()
+    if turn.reply.notice:
+        print(f"\n{turn.reply.notice}")
     if turn.query.text and turn.query.rewritten:
         print(f"\nSearched for: {turn.query.text}")
     cited = {citation.passage_id for citation in turn.reply.citations}

@@ -89,7 +89,7 @@ class Mixer:
         """Raises BrokenModel where a branch gives NaN."""
         log_probs = decoding.log_probs()
         if self._mixing.entropy_weight:
-            log_weights = discount_unsure(log_weights, log_probs.double(), self._mixing.entropy_weight)
+            log_weights = discount_unsure(log_weights, log_probs, self._mixing.entropy_weight)
         mixture = marginalize(log_weights, log_probs)
         if mixture.max().isnan():
             raise BrokenModel(self._broken(log_probs))

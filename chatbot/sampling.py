@@ -38,7 +38,9 @@ def choose(mixture: Tensor, chosen: Sequence[int], sampling: Sampling, random: t
     if sampling.temperature == 0:
         return int(mixture.argmax())
     probs = torch.softmax(mixture / sampling.temperature, dim=-1)
-    return int(torch.multinomial(truncate(probs, sampling.top_p, sampling.min_p), 1, generator=random))
+    mass = truncate(probs, sampling.top_p, sampling.min_p).double().cumsum(0)
+    drawn = torch.rand(1, generator=random, dtype=torch.float64) * mass[-1]
+    return min(int(torch.searchsorted(mass, drawn, right=True)), len(mass) - 1)  # quicker than torch.multinomial
 
 
 def truncate(probs: Tensor, top_p: float, min_p: float) -> Tensor:
@@ -47,14 +49,15 @@ def truncate(probs: Tensor, top_p: float, min_p: float) -> Tensor:
     `top_p` keeps the fewest likeliest tokens whose mass reaches it, at least one; `min_p` keeps those that are at
     least so many times as likely as the likeliest.
     """
-    kept = torch.where(probs >= min_p * probs.max(), probs, 0)
-    if top_p < 1:
-        candidates = (probs >= (1 - top_p) / len(probs)).nonzero().flatten()  # the rest are under 1 - top_p together
-        ordered, order = probs[candidates].double().sort(descending=True)
-        needed = max(1, int((ordered.cumsum(0) - ordered < top_p).sum()))
-        nucleus = candidates[order[:needed]]
-        kept = torch.zeros_like(kept).index_copy(0, nucleus, kept[nucleus])
-    return kept
+    least = min_p * float(probs.max())
+    if top_p >= 1:
+        return torch.where(probs >= least, probs, 0)
+    least = max(least, (1 - top_p) / len(probs))  # what is less likely makes up less than 1 - top_p together
+    candidates = (probs >= least).nonzero().flatten()
+    ordered, order = probs[candidates].double().sort(descending=True)
+    needed = max(1, int((ordered.cumsum(0) - ordered < top_p).sum()))
+    nucleus = candidates[order[:needed]]
+    return torch.zeros_like(probs).index_copy(0, nucleus, probs[nucleus])
 
 
 def until(tokens: Iterable[Token], stops: Sequence[str]) -> Iterator[Token]:

@@ -35,12 +35,13 @@ EPSILONS = st.sampled_from([0.0, 0.3, 1.0])
 
 
 class Random:
-    """A generator over four tokens whose probabilities depend on the branch and on all that it has read."""
+    """A generator of few tokens whose probabilities depend on the branch and on all that it has read."""
 
     end_tokens = frozenset({END})
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, vocabulary: int = 4) -> None:
         self._seed = seed
+        self.vocabulary = vocabulary
 
     def read(self, prompts: Sequence[Prompt]) -> Random:
         self._passages, self._read = [prompt.passage for prompt in prompts], ""
@@ -48,8 +49,9 @@ class Random:
 
     def log_probs(self) -> Tensor:
         keys = [f"{self._seed} {passage} {self._read}" for passage in self._passages]
-        rows = [torch.randn(4, generator=torch.Generator().manual_seed(zlib.crc32(key.encode()))) for key in keys]
-        return (2 * torch.stack(rows).double()).log_softmax(-1)
+        seeds = [torch.Generator().manual_seed(zlib.crc32(key.encode())) for key in keys]
+        rows = [torch.randn(self.vocabulary, generator=seed, dtype=torch.float64) for seed in seeds]
+        return (2 * torch.stack(rows)).log_softmax(-1)
 
     def push(self, token: int) -> str:
         self._read += f"{token}"
@@ -63,7 +65,7 @@ def every_reply(generator: Random, epsilon: float, longest: int) -> list[tuple[s
     """(text, log-probability) of all replies, likeliest first: those that end, and those as long as allowed."""
     found = []
     for length in range(longest + 1):
-        for tokens in product((1, 2, 3), repeat=length):
+        for tokens in product(range(1, generator.vocabulary), repeat=length):
             ids = tokens if length == longest else (*tokens, END)
             decoding, rows = generator.read(PROMPTS), []
             for token in ids:
@@ -81,6 +83,14 @@ def test_beams_wide_enough_find_every_reply_in_its_order(seed: int, epsilon: flo
     found = beam(Random(seed), PROMPTS, PRIOR, width=len(expected), max_tokens=3, mixing=Mixing(epsilon))
     assert [hypothesis.text for hypothesis in found] == [text for text, _ in expected]
     assert [hypothesis.log_probability for hypothesis in found] == pytest.approx([value for _, value in expected])
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), EPSILONS, st.integers(1, 4))
+def test_where_no_beam_is_lost_the_search_stops_no_sooner_than_it_may(seed: int, epsilon: float, width: int) -> None:
+    expected = every_reply(Random(seed, vocabulary=2), epsilon, longest=4)[:width]
+    found = beam(Random(seed, vocabulary=2), PROMPTS, PRIOR, max(2, width), max_tokens=4, mixing=Mixing(epsilon))
+    assert [hypothesis.text for hypothesis in found[:width]] == [text for text, _ in expected]
 
 
 @settings(deadline=None, max_examples=25)

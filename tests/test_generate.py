@@ -257,13 +257,13 @@ def test_a_branch_that_gives_nan_is_named_in_one_line(branch: int, name: str) ->
 
 
 def test_contrast_takes_the_side_of_the_passages_where_no_passage_says_something_else() -> None:
-    prior = [0.28, 0.2, 0.52]
-
-    def first(contrast: float) -> str:
+    def first(prior: list[float], contrast: float) -> str:
         return next(generate(Watched(), PROMPTS, prior, mixing=Mixing(contrast=contrast))).text
 
-    assert first(0.0) == "I"
-    assert first(1.0) == "the"
+    assert first([0.28, 0.2, 0.52], 0.0) == "I"
+    assert first([0.28, 0.2, 0.52], 1.0) == "the"
+    assert first([0.15, 0.1, 0.75], 1.0) == "I"  # less so, the less the passages weigh
+    assert first([0.15, 0.1, 0.75], 4.0) == "the"
 
 
 def test_a_branch_that_is_unsure_loses_its_votes() -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chatbot.events import Token
@@ -83,6 +83,7 @@ STOPS = st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3)
 
 
 @given(PIECES, STOPS)
+@example(["a", "a", "a", "b", "\n"], ["aab"])  # one token of those held may go, the next not yet
 def test_what_is_said_ends_before_the_first_stop_string_however_the_text_is_cut_into_tokens(
     pieces: list[str], stops: list[str]
 ) -> None:
@@ -117,6 +118,11 @@ def test_without_stop_strings_every_token_comes_at_once() -> None:
 
 def test_a_beginning_that_comes_to_nothing_is_said_after_all() -> None:
     assert [token.text for token in until(tokens_of(["x", "E", "N"]), ["END"])] == ["x", "E", "N"]
+
+
+def test_a_token_that_only_a_stop_string_is_made_of_is_not_said() -> None:
+    assert [token.text for token in until(tokens_of(["x", "</", "s>"]), ["</s>"])] == ["x"]
+    assert list(until(tokens_of(["</", "s>"]), ["</s>"])) == []
 
 
 def test_a_token_cut_short_keeps_its_numbers() -> None:
