@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from chatbot.conversation import Conversation, Query
@@ -22,7 +22,7 @@ class Prompt:
     conversation: tuple[tuple[str, str], ...]  # (utterance, reply), oldest first
     query: str
     label: str = ""  # put before the passage
-    title: str = ""  # of the passage's document, for models that were trained with titles
+    title: str = field(default="", compare=False)  # of the passage's document, for models trained with titles
 
 
 @dataclass(frozen=True, slots=True)

@@ -289,6 +289,12 @@ def test_a_reply_at_epsilon_zero_is_as_likely_as_rag_sequence_says(name: str, fo
     assert len(ours) == 8 and log_likelihood == pytest.approx(-float(loss), abs=1e-3)
 
 
+def test_the_same_words_under_two_titles_are_read_once(folders: dict[str, Path]) -> None:
+    twice = [PROMPTS[0], replace(PROMPTS[0], title="A copy"), NO_PASSAGE]
+    (first,) = generate(Seq2Seq(str(folders["rag-token-bart"])), twice, [0.3, 0.3, 0.4], Sampling(max_tokens=1))
+    assert first.prior == pytest.approx((0.6, 0.0, 0.4))
+
+
 def test_no_passage_takes_part_without_a_passages_mark(folders: dict[str, Path]) -> None:
     loaded = Seq2Seq(str(folders["rag-token-bart"]))._load()
     assert loaded.tokenizer.decode(_encode(loaded, NO_PASSAGE).ids) == f"<s> {QUESTION}</s>"
