@@ -58,7 +58,7 @@ class Retriever:
         Of passages with the same text only the best is taken: two would have twice the prior, and read as one.
         """
         found = self._shelf.passages([id for id, _ in self.rank(query, 2 * self._k)])
-        first = {found[id].text: id for id in reversed(found)}
+        first = {found[id].text: id for id in reversed(list(found))}
         ids = [id for id in found if first[found[id].text] == id][: self._k]
         nearest = [max(scores) for scores in zip(*self._similarities(query, ids), strict=True)]
         hits = sorted(
