@@ -176,7 +176,7 @@ def generator(chosen: Settings, progress: Progress = lambda share, what: None) -
         torch.set_num_threads(chosen.threads)
     folder = chosen.home / "models"
     model = models.locate(chosen.generator, folder) or models.fetch(chosen.generator, folder, progress)
-    return Causal(model, reserve=chosen.max_reply_tokens)
+    return Causal(model, reserve=chosen.max_reply_tokens, cache_bytes=chosen.passage_cache_mb * 1_000_000)
 
 
 def rewriter(chosen: Settings, by: Generator) -> Rewriter:

@@ -20,12 +20,15 @@ LAYERS: dict[str, tuple[str, str]] = {
     "settings": ("settings", "values"),
     "equations": ("rag_token attribution fusion language prompt", "values equations"),
     "protocols": (
-        "embedders embedders.base generators generators.base index index.base",
+        "embedders embedders.base generators generators.base generators.engine index index.base",
         "values equations protocols",
     ),
     "stores": ("catalogue history", "values equations protocols"),
     "embedders": ("embedders.hashing embedders.sentence", "values equations protocols embedders"),
-    "generators": ("generators.causal generators.scripted", "values equations protocols generators"),
+    "generators": (
+        "generators.causal generators.passage_cache generators.reference generators.scripted",
+        "values equations protocols generators",
+    ),
     "indexes": ("index.chroma index.lexical", "values equations protocols stores indexes"),
     "parsers": (
         "split parse parse.archive parse.formats parse.lines parse.pdf parse.plain parse.web parse.word parse.worker",
@@ -69,10 +72,11 @@ OWNERS: dict[str, str] = {
     "starlette": "ui.app",
     "tokenizers": "chatbot.embedders.hashing chatbot.embedders.sentence chatbot.generators.causal chatbot.split",
     "torch": "chatbot.assemble chatbot.attribution chatbot.embedders.sentence chatbot.generate"
-    " chatbot.generators.causal chatbot.generators.scripted chatbot.rag_token chatbot.retrieve",
+    " chatbot.generators.causal chatbot.generators.passage_cache chatbot.generators.reference"
+    " chatbot.generators.scripted chatbot.rag_token chatbot.retrieve",
     "tqdm": "chatbot.cli",
     "trafilatura": "chatbot.parse.web",
-    "transformers": "chatbot.embedders.sentence chatbot.generators.causal chatbot.models",
+    "transformers": "chatbot.embedders.sentence chatbot.generators.causal chatbot.generators.reference chatbot.models",
     "uvicorn": "ui.app",
 }
 
