@@ -26,7 +26,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "stores": ("catalogue history", "values equations protocols"),
     "embedders": ("embedders.hashing embedders.sentence", "values equations protocols embedders"),
     "generators": (
-        "generators.causal generators.passage_cache generators.reference generators.scripted",
+        "generators.causal generators.lean generators.passage_cache generators.reference generators.scripted",
         "values equations protocols generators",
     ),
     "indexes": ("index.chroma index.lexical", "values equations protocols stores indexes"),
@@ -72,11 +72,12 @@ OWNERS: dict[str, str] = {
     "starlette": "ui.app",
     "tokenizers": "chatbot.embedders.hashing chatbot.embedders.sentence chatbot.generators.causal chatbot.split",
     "torch": "chatbot.assemble chatbot.attribution chatbot.embedders.sentence chatbot.generate"
-    " chatbot.generators.causal chatbot.generators.passage_cache chatbot.generators.reference"
-    " chatbot.generators.scripted chatbot.rag_token chatbot.retrieve",
+    " chatbot.generators.causal chatbot.generators.lean chatbot.generators.passage_cache"
+    " chatbot.generators.reference chatbot.generators.scripted chatbot.rag_token chatbot.retrieve",
     "tqdm": "chatbot.cli",
     "trafilatura": "chatbot.parse.web",
-    "transformers": "chatbot.embedders.sentence chatbot.generators.causal chatbot.generators.reference chatbot.models",
+    "transformers": "chatbot.embedders.sentence chatbot.generators.causal chatbot.generators.lean"
+    " chatbot.generators.reference chatbot.models",
     "uvicorn": "ui.app",
 }
 

@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from chatbot.errors import MissingModel
+from chatbot.generators import lean
 from chatbot.generators.base import Decoding
 from chatbot.generators.engine import Engine, Rows
 from chatbot.generators.passage_cache import PassageCache, keys_of, packed
@@ -44,14 +45,16 @@ class Causal:
 
     `reserve`: tokens of the window kept free for the reply. `cache_bytes`: how much of what was read is kept, in
     16 bits a number; 0 keeps nothing and rounds nothing.
-    Raises MissingModel where the weights are not found.
+    `engine`: "transformers", "lean", "lean-float32", or "auto", the fastest that runs the model here.
+    Raises MissingModel where the weights are not found or the engine does not fit them.
     """
 
-    def __init__(self, model: str, *, reserve: int = 256, cache_bytes: int = 0) -> None:
+    def __init__(self, model: str, *, reserve: int = 256, cache_bytes: int = 0, engine: str = "transformers") -> None:
         self._name = model
+        self._engine = engine
         self._reserve = reserve
         self._loading = threading.Lock()
-        self._tokenizing = threading.Lock()  # `split_special_tokens` is a switch on the tokenizer that all threads share
+        self._tokenizing = threading.Lock()  # all share the switch `split_special_tokens`
         self._loaded: _Loaded | None = None
         self.cache = PassageCache(cache_bytes)
 
@@ -79,7 +82,7 @@ class Causal:
             if self._loaded is None:
                 model, tokenizer = _from_pretrained(self._name)
                 window = getattr(model.config, "max_position_embeddings", None)
-                self._loaded = _Loaded(Reference(model), tokenizer, _end_tokens(model, tokenizer), window)
+                self._loaded = _Loaded(_engine(model, self._engine), tokenizer, _end_tokens(model, tokenizer), window)
             return self._loaded
 
 
@@ -89,6 +92,14 @@ class _Loaded:
     tokenizer: PreTrainedTokenizerBase
     end_tokens: frozenset[int]
     window: int | None  # tokens
+
+
+def _engine(model: PreTrainedModel, name: str) -> Engine:
+    if name == "transformers" or (name == "auto" and not (lean.fits(model) and lean.has_int8())):
+        return Reference(model)
+    if not lean.fits(model):
+        raise MissingModel(f"the lean engine does not run {type(model).__name__} on {model.device}: set engine=auto")
+    return lean.Lean(model, int8=name != "lean-float32" and lean.has_int8())
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
