@@ -172,11 +172,25 @@ def generator(chosen: Settings, progress: Progress = lambda share, what: None) -
         return Scripted()
     from chatbot.generators.causal import Causal  # transformers takes seconds to import
 
-    if chosen.threads:
-        torch.set_num_threads(chosen.threads)
+    torch.set_num_threads(min(chosen.threads or cores(), cores()))
     folder = chosen.home / "models"
     model = models.locate(chosen.generator, folder) or models.fetch(chosen.generator, folder, progress)
-    return Causal(model, reserve=chosen.max_reply_tokens, cache_bytes=chosen.passage_cache_mb * 1_000_000)
+    return Causal(
+        model,
+        reserve=chosen.max_reply_tokens,
+        cache_bytes=chosen.passage_cache_mb * 1_000_000,
+        engine=chosen.engine,
+    )
+
+
+def cores() -> int:
+    """Physical cores that this process may use: two threads of one core would wait for each other."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    topology = Path("/sys/devices/system/cpu")
+    usable = os.sched_getaffinity(0)
+    siblings = [topology / f"cpu{number}" / "topology" / "thread_siblings_list" for number in usable]
+    return len({path.read_text() for path in siblings if path.exists()}) or len(usable)
 
 
 def rewriter(chosen: Settings, by: Generator) -> Rewriter:

@@ -3,9 +3,9 @@
 K branches share one reading of the weights, so the weights are what must be small: int8, with a scale for each row.
 Activations are rounded to 8 bits as they come (`torch.ops.quantized.linear_dynamic`, hardly slower for 8 rows than for
 one where the processor has VNNI), with one scale for all, so none may stand out. Behind a norm, each channel is divided
-by a factor and its weights multiplied by it (SmoothQuant, Xiao et al. 2023); of the inner activations, the channels that
-grow largest stay float32 (LLM.int8(), Dettmers et al. 2022). Queries, keys and values are one product, gate and up
-another. The keys and values of all branches lie in one buffer.
+by a factor and its weights multiplied by it (SmoothQuant, Xiao et al. 2023); of the inner activations, the channels
+that grow largest stay float32 (LLM.int8(), Dettmers et al. 2022). Queries, keys and values are one product, gate and
+up another. The keys and values of all branches lie in one buffer.
 
 In shapes: B rows, N tokens of all rows, H hidden size, F inner size, Q query heads, K key heads, D head size,
 V vocabulary.
@@ -269,9 +269,8 @@ class _Batch:
         query, key, value = torch.split(turned, [self._engine.query_heads, heads, heads], dim=1)
         kept[0, :, :, self._end] = key
         kept[1, :, :, self._end] = value
-        grouped = query.unflatten(
-            1, (heads, -1)
-        )  # (B, K, Q / K, D): those that share a key are like tokens of one head
+        # queries that share a key are like tokens of one head: (B, K, Q / K, D)
+        grouped = query.reshape(len(query), heads, -1, self._engine.size)
         keys, values = kept[:, :, :, : self._end + 1]
         return F.scaled_dot_product_attention(grouped, keys, values, self._mask).flatten(1)
 
