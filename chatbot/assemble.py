@@ -183,11 +183,17 @@ def generator(chosen: Settings, progress: Progress = lambda share, what: None) -
     from chatbot.generators.causal import Causal  # transformers takes seconds to import
     from chatbot.generators.seq2seq import Seq2Seq, is_encoder_decoder
 
-    if chosen.threads:
-        torch.set_num_threads(chosen.threads)
+    torch.set_num_threads(min(chosen.threads or cores(), cores()))
     folder = chosen.home / "models"
     model = models.locate(chosen.generator, folder) or models.fetch(chosen.generator, folder, progress)
-    return Seq2Seq(model) if is_encoder_decoder(model) else Causal(model, reserve=chosen.max_reply_tokens)
+    if is_encoder_decoder(model):
+        return Seq2Seq(model)
+    return Causal(
+        model,
+        reserve=chosen.max_reply_tokens,
+        cache_bytes=chosen.passage_cache_mb * 1_000_000,
+        engine=chosen.engine,
+    )
 
 
 def epsilon(chosen: Settings, by: Generator) -> float:
@@ -210,6 +216,16 @@ def sampling(chosen: Settings) -> Sampling:
 
 def mixing(chosen: Settings, by: Generator) -> Mixing:
     return Mixing(epsilon(chosen, by), chosen.least_prior, chosen.contrast, chosen.entropy_weight)
+
+
+def cores() -> int:
+    """Physical cores that this process may use: two threads of one core would wait for each other."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    topology = Path("/sys/devices/system/cpu")
+    usable = os.sched_getaffinity(0)
+    siblings = [topology / f"cpu{number}" / "topology" / "thread_siblings_list" for number in usable]
+    return len({path.read_text() for path in siblings if path.exists()}) or len(usable)
 
 
 def rewriter(chosen: Settings, by: Generator) -> Rewriter:

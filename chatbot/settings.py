@@ -78,7 +78,17 @@ class Settings:
         high=1,
     )
     seed: int = _setting(0, "Seed of sampling.", low=0, high=2**63 - 1)
-    threads: int = _setting(0, "Processor threads for the models; 0: one for each core.", low=0, high=1024)
+    threads: int = _setting(
+        0, "Processor threads for the models, never more than cores; 0: one for each core.", low=0, high=1024
+    )
+    engine: str = _setting(
+        "auto",
+        "What runs the generator: `lean` is int8 on a CPU, for Llama and Qwen2 kinds; `auto` takes it where it can.",
+        choices=("auto", "lean", "lean-float32", "transformers"),
+    )
+    passage_cache_mb: int = _setting(
+        512, "Memory for passages that the generator has read, in megabytes; 0: read them again.", low=0, high=1_000_000
+    )
     max_utterance: int = _setting(4000, "Longest question, in characters.", low=1, high=1_000_000)
     max_file_mb: int = _setting(100, "Largest file that is read, in megabytes.", low=1, high=10_000)
     sample: bool = _setting(True, "Load the sample documents into an empty knowledge base at the first start.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,6 +47,30 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of small random models of other architectures, with the small Llama's tokenizer."""
+
+    def make(architecture: str) -> Path:
+        import torch
+        import transformers
+
+        folder = tmp_path_factory.getbasetemp() / f"tiny-{architecture}"
+        if not folder.exists():
+            shutil.copytree(tiny_llama, folder, ignore=shutil.ignore_patterns("config.json", "*.safetensors"))
+            size = {"hidden_size": 32, "vocab_size": 320, "num_hidden_layers": 2, "initializer_range": 0.3}
+            if architecture not in ("Mamba", "Rwkv"):
+                size |= {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}
+            if architecture == "Mistral":
+                size |= {"sliding_window": 16}
+            config = getattr(transformers, f"{architecture}Config")(**size, bos_token_id=1, eos_token_id=2)
+            torch.manual_seed(0)
+            transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        return folder
+
+    return make
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "settings": ("settings", "values"),
     "equations": ("rag_token likelihood attribution fusion language prompt", "values equations"),
     "protocols": (
-        "embedders embedders.base generators generators.base index index.base",
+        "embedders embedders.base generators generators.base generators.engine index index.base",
         "values equations protocols",
     ),
     "stores": ("catalogue history", "values equations protocols"),
@@ -28,7 +28,11 @@ LAYERS: dict[str, tuple[str, str]] = {
         "embedders.dpr embedders.hashing embedders.sentence embedders.weights",
         "values equations protocols embedders",
     ),
-    "generators": ("generators.causal generators.scripted generators.seq2seq", "values equations protocols generators"),
+    "generators": (
+        "generators.causal generators.lean generators.passage_cache generators.reference generators.scripted"
+        " generators.seq2seq",
+        "values equations protocols generators",
+    ),
     "indexes": ("index.chroma index.lexical", "values equations protocols stores indexes"),
     "parsers": (
         "split parse parse.archive parse.formats parse.lines parse.pdf parse.plain parse.web parse.word parse.worker",
@@ -74,12 +78,13 @@ OWNERS: dict[str, str] = {
     "tokenizers": "chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",
     "torch": "chatbot.assemble chatbot.attribution chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generate"
-    " chatbot.generators.causal chatbot.generators.scripted chatbot.generators.seq2seq chatbot.likelihood"
+    " chatbot.generators.causal chatbot.generators.lean chatbot.generators.passage_cache"
+    " chatbot.generators.reference chatbot.generators.scripted chatbot.generators.seq2seq chatbot.likelihood"
     " chatbot.rag_token chatbot.retrieve chatbot.sampling",
     "tqdm": "chatbot.cli",
     "trafilatura": "chatbot.parse.web",
     "transformers": "chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generators.causal"
-    " chatbot.generators.seq2seq chatbot.models",
+    " chatbot.generators.lean chatbot.generators.reference chatbot.generators.seq2seq chatbot.models",
     "uvicorn": "ui.app",
 }
 

@@ -1,8 +1,9 @@
-"""Decoder-only generators (Llama, Qwen, SmolLM, GPT-2 ...) through transformers: one row of the batch a branch.
+"""Decoder-only generators (Llama, Qwen, SmolLM, GPT-2 ...) : one row of the batch a branch.
 
 Every part of a prompt is tokenised alone, and only the chat template's own words may become special tokens,
-so a passage that holds "<|im_end|>" cannot end its message. Rows are padded on the left, with a mask and explicit
-positions: without positions a padded row would be read from the wrong place.
+so a passage that holds "<|im_end|>" cannot end its message. A prompt is read in segments: the instruction, the passage,
+what was said up to each reply, the query. What the model makes of a segment depends on nothing after it, so it is kept
+and used again.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import copy
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import cycle
-from typing import Any
 
 import torch
 from jinja2.exceptions import TemplateError
@@ -23,7 +24,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from chatbot.errors import MissingModel
+from chatbot.generators import lean
 from chatbot.generators.base import Decoding
+from chatbot.generators.engine import Engine, Rows
+from chatbot.generators.passage_cache import PassageCache, keys_of, packed
+from chatbot.generators.reference import Reference
 from chatbot.prompt import Prompt
 
 SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters mark where a part goes in the template
@@ -39,38 +44,107 @@ PLAIN_TEMPLATE = (  # for models without a chat template
 class Causal:
     """A folder or hub id that `AutoModelForCausalLM` loads. Loading happens at the first use, once.
 
-    `reserve`: tokens of the window kept free for the reply. Raises MissingModel where the weights are not found.
+    `reserve`: tokens of the window kept free for the reply. `cache_bytes`: how much of what was read is kept, in
+    16 bits a number; 0 keeps nothing and rounds nothing.
+    `engine`: "transformers", "lean", "lean-float32", or "auto", the fastest that runs the model here.
+    Raises MissingModel where the weights are not found or the engine does not fit them.
     """
 
-    def __init__(self, model: str, *, reserve: int = 256) -> None:
+    def __init__(self, model: str, *, reserve: int = 256, cache_bytes: int = 0, engine: str = "transformers") -> None:
         self._name = model
+        self._engine = engine
         self._reserve = reserve
         self._loading = threading.Lock()
-        self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+        self._tokenizing = threading.Lock()  # all share the switch `split_special_tokens`
+        self._loaded: _Loaded | None = None
+        self.cache = PassageCache(cache_bytes)
 
     def warm(self) -> None:
         """Load the weights now."""
         self._load()
 
+    def forget(self) -> None:
+        """Drop what is kept of every passage: call it when a document is deleted or replaced."""
+        self.cache.clear()
+
     @property
     def end_tokens(self) -> frozenset[int]:
-        model, tokenizer = self._load()
-        ends = [tokenizer.eos_token_id, model.config.eos_token_id]
-        if model.generation_config is not None:
-            ends.append(model.generation_config.eos_token_id)
-        return frozenset(token for end in ends if end is not None for token in ([end] if isinstance(end, int) else end))
+        return self._load().end_tokens
 
     def read(self, prompts: Sequence[Prompt]) -> Decoding:
-        model, tokenizer = self._load()
-        window = getattr(model.config, "max_position_embeddings", None)
-        limit = None if window is None else max(1, window - self._reserve)
-        return _Reading(model, tokenizer, [_encode(tokenizer, prompt, limit) for prompt in prompts])
+        loaded = self._load()
+        limit = None if loaded.window is None else max(1, loaded.window - self._reserve)
+        with self._tokenizing:
+            fitted = [_fit(loaded.tokenizer, prompt, limit) for prompt in prompts]
+        rows = _read(loaded.engine, self.cache, [_pieces(parts) for parts, _ in fitted])
+        return _Reading(rows, loaded.tokenizer, tuple(sorted({what for _, cut in fitted for what in cut})))
 
-    def _load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def _load(self) -> _Loaded:
         with self._loading:
             if self._loaded is None:
-                self._loaded = _from_pretrained(self._name)
+                model, tokenizer = _from_pretrained(self._name)
+                window = getattr(model.config, "max_position_embeddings", None)
+                self._loaded = _Loaded(_engine(model, self._engine), tokenizer, _end_tokens(model, tokenizer), window)
             return self._loaded
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    engine: Engine
+    tokenizer: PreTrainedTokenizerBase
+    end_tokens: frozenset[int]
+    window: int | None  # tokens
+
+
+def _engine(model: PreTrainedModel, name: str) -> Engine:
+    if name == "transformers" or (name == "auto" and not (lean.fits(model) and lean.has_int8())):
+        return Reference(model)
+    if not lean.fits(model):
+        raise MissingModel(f"the lean engine does not run {type(model).__name__} on {model.device}: set engine=auto")
+    return lean.Lean(model, int8=name != "lean-float32" and lean.has_int8())
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    ends = [tokenizer.eos_token_id, model.config.eos_token_id]
+    if model.generation_config is not None:
+        ends.append(model.generation_config.eos_token_id)
+    return frozenset(token for end in ends if end is not None for token in ([end] if isinstance(end, int) else end))
+
+
+def _read(engine: Engine, cache: PassageCache, prompts: Sequence[Sequence[list[int]]]) -> Rows:
+    """Read prompts, each a list of segments, of which as many as are held but the last one are not read again.
+
+    What is missing is read in three passes: beginnings that several prompts share, once; then each prompt up to its
+    last segment; then the last segments.
+    """
+    if engine.fingerprint is None or not cache.budget:
+        return engine.read(
+            [[id for segment in segments for id in segment] for segments in prompts], [[]] * len(prompts)
+        )
+    keys = [keys_of(engine.fingerprint, segments) for segments in prompts]
+    held = [cache.held(row[:-1]) for row in keys]
+
+    def read(rows: Sequence[int], ends: Sequence[int]) -> Rows:
+        """Bring each of these prompts from what is held of it up to its segment `end`."""
+        missing = [prompts[row][len(held[row]) : end] for row, end in zip(rows, ends, strict=True)]
+        memories = engine.read([[id for ids in each for id in ids] for each in missing], [held[row] for row in rows])
+        for place, (row, segments) in enumerate(zip(rows, missing, strict=True)):
+            lengths = [len(segment) for segment in segments]
+            parts = torch.split(memories.memory(place), lengths, dim=3)
+            held[row] = held[row] + [packed(part) for part in parts]
+            cache.keep(keys[row][: len(held[row])], held[row])
+        return memories
+
+    fresh = [row for row in range(len(prompts)) if not held[row] and len(prompts[row]) > 1]
+    firsts = Counter(keys[row][0] for row in fresh)
+    if shared := list({keys[row][0]: row for row in fresh if firsts[keys[row][0]] > 1}.values()):
+        read(shared, [1] * len(shared))
+        found = {keys[row][0]: held[row] for row in shared}
+        for row in fresh:
+            held[row] = found.get(keys[row][0], held[row])
+    if rows := [row for row in range(len(prompts)) if len(held[row]) < len(prompts[row]) - 1]:
+        read(rows, [len(prompts[row]) - 1 for row in rows])
+    return read(range(len(prompts)), [len(segments) for segments in prompts])
 
 
 def _from_pretrained(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -91,20 +165,47 @@ def _from_pretrained(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     return model.to(device).eval(), tokenizer  # type: ignore[arg-type]
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, limit: int | None) -> list[int]:
-    """The prompt's token ids. Over the limit, the oldest turns go first, then the passage's end; never the query."""
+def segments(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[list[int]]:
+    """The whole prompt's token ids, in pieces that other prompts may begin with too."""
+    return _pieces(list(_parts(tokenizer, prompt)))
+
+
+def _fit(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, limit: int | None
+) -> tuple[list[tuple[str, list[int]]], set[str]]:
+    """The prompt's parts (see `_parts`) within the limit, and what was cut of it: "conversation", "passage".
+
+    The oldest turns go first, then the passage's end; never the query.
+    """
+    cut: set[str] = set()
     while True:
         parts = list(_parts(tokenizer, prompt))
         excess = sum(len(ids) for _, ids in parts) - limit if limit is not None else 0
         if excess <= 0 or (prompt.passage is None and not prompt.conversation):
-            return [id for _, ids in parts for id in ids]
+            return parts, cut
         if prompt.conversation:
             prompt = replace(prompt, conversation=prompt.conversation[1:])
+            cut.add("conversation")
             continue
         for slot, ids in parts:
             if slot == "passage":
                 del ids[max(0, len(ids) - excess) :]
-        return [id for _, ids in parts for id in ids]
+        return parts, cut | {"passage"}
+
+
+def _pieces(parts: Sequence[tuple[str, list[int]]]) -> list[list[int]]:
+    """Token ids in pieces that other prompts may begin with too.
+
+    A new one begins with the passage, behind it, and with each reply: there an earlier turn's prompt ended.
+    """
+    segments: list[list[int]] = [[]]
+    behind = False
+    for slot, ids in parts:
+        if behind or slot in ("passage", "reply"):
+            segments.append([])
+        segments[-1] += ids
+        behind = slot == "passage"
+    return [segment for segment in segments if segment]
 
 
 def _parts(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Iterator[tuple[str, list[int]]]:
@@ -117,7 +218,11 @@ def _parts(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Iterator[tuple
 
     system = slot("instruction", prompt.instruction)
     passage = "" if prompt.passage is None else prompt.label + slot("passage", prompt.passage) + "\n\n"
-    said = [slot("conversation", text) for turn in prompt.conversation for text in turn]
+    said = [
+        slot(kind, text)
+        for turn in prompt.conversation
+        for kind, text in zip(("utterance", "reply"), turn, strict=True)
+    ]
     first, *rest = [*said, slot("query", prompt.query)]
     rendered = _render(tokenizer, system, [passage + first, *rest])
     for index, piece in enumerate(SLOT.split(rendered)):
@@ -158,44 +263,31 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> lis
 
 
 class _Reading:
-    """K rows in one batch. `push` only notes the token; the model runs when the next probabilities are asked for."""
+    """`push` only notes the token; the engine runs when the next probabilities are asked for."""
 
-    def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]]
-    ) -> None:
-        self._model = model
+    def __init__(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, cut: tuple[str, ...]) -> None:
+        self.cut = cut
+        self._rows = rows
         self._backend = tokenizer.backend_tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
-        width = max(len(row) for row in rows)
-        self._input = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=model.device)
-        self._mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
-        self._cache: Any = None
+        self._pushed: int | None = None
         self._log_probs: Tensor | None = None
 
-    @torch.inference_mode()
     def log_probs(self) -> Tensor:
+        if self._pushed is not None:
+            self._rows.step(self._pushed)
+            self._pushed = self._log_probs = None
         if self._log_probs is None:
-            positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)[:, -self._input.shape[1] :]
-            output = self._model(
-                input_ids=self._input,
-                attention_mask=self._mask,
-                position_ids=positions,
-                past_key_values=self._cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            self._cache = output.past_key_values
-            self._log_probs = torch.log_softmax(output.logits[:, -1].float(), dim=-1).cpu()
+            self._log_probs = torch.log_softmax(self._rows.logits(), dim=-1).cpu()
         return self._log_probs
 
     def push(self, token: int) -> str:
-        self.log_probs()  # the rows must have been read before they go on
-        self._input = self._input.new_full((self._mask.shape[0], 1), token)
-        self._mask = torch.cat([self._mask, self._mask.new_ones(self._mask.shape[0], 1)], dim=1)
-        self._log_probs = None
+        if self._pushed is not None:  # nobody asked for its probabilities
+            self._rows.step(self._pushed)
+        self._pushed = token
         return self._stream.step(self._backend, token) or ""
 
     def fork(self) -> Decoding:
-        other = copy.copy(self)  # the other tensors are replaced, never written to
-        other._cache, other._stream = copy.deepcopy((self._cache, self._stream))
+        other = copy.copy(self)
+        other._rows, other._stream = self._rows.fork(), copy.deepcopy(self._stream)
         return other

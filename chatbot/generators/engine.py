@@ -1,0 +1,41 @@
+"""What runs a decoder's weights: it reads rows of token ids, each after what it read before, and steps them together.
+
+A memory is what reading left behind for later tokens to look at: the keys and values of n tokens,
+(layers, 2, key heads, n, head size). It depends on those tokens and the ones before them alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Rows(Protocol):
+    """B rows of different lengths, one sequence each."""
+
+    def logits(self) -> Tensor:
+        """After each row's last token: (B, V), float32."""
+
+    def memory(self, row: int) -> Tensor:
+        """Of the tokens that `read` was given for this row; not of those stepped since."""
+
+    def step(self, token: int) -> None:
+        """Go on with this token in every row."""
+
+    def fork(self) -> Rows:
+        """A copy that goes its own way."""
+
+
+class Engine(Protocol):
+    @property
+    def fingerprint(self) -> str | None:
+        """Names the weights and the arithmetic, so that a memory is never given to another model.
+
+        None: what this model keeps cannot be cut into memories (recurrent ones, sliding windows).
+        """
+
+    def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> Rows:
+        """Read B rows of at least one token, each after its memories, which stand one behind the other."""
