@@ -72,6 +72,7 @@ class Chatbot:
                 self._embedder,
                 chosen.home / "files",
                 max_file_bytes=chosen.max_file_mb * 1_000_000,
+                forgotten=self._forget,
             )
             self.knowledge.reconcile()
             self.history = History(chosen.home / "conversations")
@@ -117,6 +118,11 @@ class Chatbot:
                     pass
             self._catalogue.set_meta("sample", "loaded")
         return any(entry.name == SAMPLE_NAME for entry in self.knowledge.documents())
+
+    def _forget(self) -> None:
+        """Drop what the generator keeps of passages, some of which are gone."""
+        if self._dialogue is not None and (forget := getattr(self._generator, "forget", None)) is not None:
+            forget()
 
     def close(self) -> None:
         self._store.close()

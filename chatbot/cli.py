@@ -99,6 +99,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--limit", type=int, metavar="N", help="take the first N queries")
     made.add_argument("--reuse-index", action="store_true", help="keep the corpus's index for the next run")
     _json(made)
+    made = add("bench", bench, "measure speed, side by side with its baselines")
+    made.add_argument(
+        "--k", type=int, nargs="+", default=[1, 3, 5, 10], metavar="K", help="passages (default: 1 3 5 10)"
+    )
+    made.add_argument("--rounds", type=int, default=3, metavar="N", help="replies of each system (default: 3)")
+    _json(made)
     return top
 
 
@@ -275,6 +281,25 @@ def _folder_for_index(home: Path, options: argparse.Namespace) -> Iterator[Path]
     else:
         with tempfile.TemporaryDirectory(prefix="marginalia-") as folder:
             yield Path(folder)
+
+
+def bench(options: argparse.Namespace) -> int:
+    from chatbot import bench as speed
+    from chatbot.assemble import generator
+
+    chosen = _settings(options)
+    with _bar() as progress:
+        generator(chosen, progress)  # fetched before the clocks run
+        found = speed.bench(chosen, options.k, options.rounds, progress)
+    if options.json:
+        _print_json(found)
+        return 0
+    print(f"memory bandwidth {found['memory_bandwidth_gb_s']} GB/s; medians of {options.rounds} replies")
+    columns = ("k", "first_token_s", "tokens_per_s", "step_ms", "peak_memory_mb")
+    print(f"{'system':<10}" + "".join(f"{name:>16}" for name in columns))
+    for row in found["rows"]:
+        print(f"{row['system']:<10}" + "".join(f"{row[name]:>16}" for name in columns))
+    return 0
 
 
 def _needs_measure(options: argparse.Namespace) -> int:

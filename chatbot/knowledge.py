@@ -77,6 +77,7 @@ class KnowledgeBase:
         files: Path,
         max_file_bytes: int = 100_000_000,
         passage_tokens: int = 160,
+        forgotten: Callable[[], None] = lambda: None,  # called when a document's passages are gone
     ) -> None:
         self._catalogue = catalogue
         self._store = store
@@ -84,6 +85,7 @@ class KnowledgeBase:
         self._files = files
         self._max_file_bytes = max_file_bytes
         self._passage_tokens = passage_tokens
+        self._forgotten = forgotten
         self._writing = threading.Lock()
 
     def add(
@@ -228,6 +230,7 @@ class KnowledgeBase:
     def _forget(self, document_id: str) -> None:
         shutil.rmtree(self._files / document_id, ignore_errors=True)
         self._store.delete(document_id)
+        self._forgotten()
 
     def _remove_strangers(self, known: set[str]) -> None:
         for folder in self._files.iterdir() if self._files.is_dir() else ():

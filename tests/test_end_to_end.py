@@ -52,7 +52,9 @@ def test_upload_ask_cite_delete_ask_again(chatbot: Chatbot, tmp_path: Path) -> N
     turn, _ = ask(chatbot, question)
     assert "1873" in turn.reply.text
     assert turn.reply.citations[0].passage_id.startswith(added.document_id)
+    assert chatbot._generator.cache.size > 0
     chatbot.knowledge.delete(added.document_id)
+    assert chatbot._generator.cache.size == 0
     again, _ = ask(chatbot, question)
     assert again.reply.abstained
     assert "1873" not in again.reply.text

@@ -48,8 +48,9 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "commands": (
         "cli doctor evaluate",
-        "values settings equations protocols stores models steps dialogue assembly commands ui",
+        "values settings equations protocols stores models steps dialogue assembly bench commands ui",
     ),
+    "bench": ("bench", "values settings equations protocols generators models steps assembly bench"),
     "package": ("", "values assembly"),  # chatbot/__init__.py: what others may use
     "ui": ("ui ui.app ui.chat ui.i18n ui.render", "package ui"),
 }
@@ -66,6 +67,7 @@ OWNERS: dict[str, str] = {
     "httpx": "chatbot.index.chroma",
     "jinja2": "chatbot.generators.causal",
     "langdetect": "chatbot.language",
+    "llama_cpp": "chatbot.bench",
     "numpy": "chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.index.chroma",
     "platformdirs": "chatbot.settings",
@@ -77,13 +79,13 @@ OWNERS: dict[str, str] = {
     "starlette": "ui.app",
     "tokenizers": "chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",
-    "torch": "chatbot.assemble chatbot.attribution chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generate"
-    " chatbot.generators.causal chatbot.generators.lean chatbot.generators.passage_cache"
+    "torch": "chatbot.assemble chatbot.attribution chatbot.bench chatbot.embedders.dpr chatbot.embedders.sentence"
+    " chatbot.generate chatbot.generators.causal chatbot.generators.lean chatbot.generators.passage_cache"
     " chatbot.generators.reference chatbot.generators.scripted chatbot.generators.seq2seq chatbot.likelihood"
     " chatbot.rag_token chatbot.retrieve chatbot.sampling",
     "tqdm": "chatbot.cli",
     "trafilatura": "chatbot.parse.web",
-    "transformers": "chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generators.causal"
+    "transformers": "chatbot.bench chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generators.causal"
     " chatbot.generators.lean chatbot.generators.reference chatbot.generators.seq2seq chatbot.models",
     "uvicorn": "ui.app",
 }
