@@ -30,6 +30,7 @@ from chatbot.generators.reference import weights
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 GROWTH = 128  # slots by which a buffer grows
 
+FEW = 12  # tokens that may share a scale; of more, what rounding left over is multiplied too, as if by 16 bits
 WIDE = 32  # inner channels that are not rounded
 PROBE = 256  # tokens from which the size of activations is learned
 
@@ -201,9 +202,19 @@ def in_int8(linear: Linear) -> Product:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch means to move this elsewhere; up to 2.13 it is here
         quantized = torch.quantize_per_channel(linear.weight, scales, zeros, 0, torch.qint8)
-        packed = torch.ops.quantized.linear_prepack(quantized, linear.bias)
+        packed = torch.ops.quantized.linear_prepack(quantized, None)
     multiply, seven_bits = torch.ops.quantized.linear_dynamic, not _has_vnni()
-    return lambda x: multiply(x, packed, seven_bits)
+    bias = linear.bias if linear.bias.any() else None
+
+    def product(x: Tensor) -> Tensor:
+        x = x.contiguous()
+        y: Tensor = multiply(x, packed, seven_bits)
+        if len(x) > FEW:
+            rounded = torch.quantize_per_tensor_dynamic(x, torch.quint8, seven_bits).dequantize()
+            y += multiply(x - rounded, packed, seven_bits)
+        return y if bias is None else y.add_(bias)
+
+    return product
 
 
 def _has_vnni() -> bool:
