@@ -2,4 +2,5 @@
 
 from chatbot.cli import main
 
-raise SystemExit(main())
+if __name__ == "__main__":  # `bench` starts processes that import this file
+    raise SystemExit(main())

@@ -58,7 +58,7 @@ def _generator(chosen: Settings) -> Finding:
     if located is None:
         return Finding("generator", True, f"{chosen.generator}: will be fetched at the first start")
     kind = "folder" if Path(located).is_dir() else "hub id"
-    return Finding("generator", True, f"{chosen.generator} ({kind} {located})")
+    return Finding("generator", True, f"{chosen.generator} ({kind} {located}; engine = {chosen.engine})")
 
 
 def _knowledge(chosen: Settings) -> list[Finding]:

@@ -59,6 +59,7 @@ class Seq2Seq:
     def __init__(self, model: str) -> None:
         self._name = model
         self._loading = threading.Lock()
+        self._tokenizing = threading.Lock()  # all share the switch `split_special_tokens`
         self._loaded: _Loaded | None = None
 
     def warm(self) -> None:
@@ -77,7 +78,9 @@ class Seq2Seq:
 
     def read(self, prompts: Sequence[Prompt]) -> Decoding:
         loaded = self._load()
-        return _Reading(loaded, [_encode(loaded, prompt) for prompt in prompts])
+        with self._tokenizing:
+            rows = [_encode(loaded, prompt) for prompt in prompts]
+        return _Reading(loaded, rows)
 
     def _load(self) -> _Loaded:
         with self._loading:
