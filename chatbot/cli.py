@@ -188,34 +188,10 @@ def ask(options: argparse.Namespace) -> int:
     if path is not None:
         write(path, conversation.plus(turn))
     if options.json:
-        _print_json(answer_json(turn))
+        _print_json(turn.as_json())
     else:
         _print_turn(turn, streamed)
     return 0
-
-
-def answer_json(turn: Turn) -> dict[str, Any]:
-    """What `ask --json` prints."""
-    return {
-        "query": turn.query.text,
-        "language": turn.query.language,
-        "reply": turn.reply.text,
-        "abstained": turn.reply.abstained,
-        "confidence": turn.reply.confidence,
-        "citations": [_fields(citation) for citation in turn.reply.citations],
-        "passages": [
-            {
-                "id": hit.passage.id,
-                "document": hit.passage.document,
-                "page": hit.passage.page,
-                "text": hit.passage.text,
-                "score": hit.score,
-                "prior": prior,
-            }
-            for hit, prior in zip(turn.hits, turn.prior, strict=False)  # the prior has "no passage" besides
-        ],
-        "timings": dict(turn.seconds),
-    }
 
 
 def _print_turn(turn: Turn, streamed: str) -> None:

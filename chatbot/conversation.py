@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from chatbot.passage import Hit
 
@@ -59,6 +60,29 @@ class Turn:
     @property
     def utterance(self) -> str:
         return self.query.utterance
+
+    def as_json(self) -> dict[str, Any]:
+        """What `ask --json` prints and the page's `/ask` returns."""
+        return {
+            "query": self.query.text,
+            "language": self.query.language,
+            "reply": self.reply.text,
+            "abstained": self.reply.abstained,
+            "confidence": self.reply.confidence,
+            "citations": [asdict(citation) for citation in self.reply.citations],
+            "passages": [
+                {
+                    "id": hit.passage.id,
+                    "document": hit.passage.document,
+                    "page": hit.passage.page,
+                    "text": hit.passage.text,
+                    "score": hit.score,
+                    "prior": prior,
+                }
+                for hit, prior in zip(self.hits, self.prior, strict=False)  # the prior has "no passage" besides
+            ],
+            "timings": dict(self.seconds),
+        }
 
 
 @dataclass(frozen=True, slots=True)

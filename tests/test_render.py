@@ -176,3 +176,9 @@ def test_both_languages_have_the_same_texts_with_the_same_blanks():
 )
 def test_the_language_that_a_browser_likes_best_is_used(header: str, language: str):
     assert preferred(header) == language
+
+
+def test_a_reply_says_what_it_was_made_without():
+    turn = Turn(Query("q", "q", "en"), Reply("text", notice="<b> was cut"))
+    assert "<b> was cut" in Page(render.reply(turn, 0, WORDS)).text
+    assert "b" not in Page(render.reply(turn, 0, WORDS)).tags

@@ -383,7 +383,7 @@ class RagChat(gr.Blocks):
             raise gr.Error(str(error), print_exception=False) from error
         if not isinstance(last, Answered):
             raise RuntimeError(f"a turn ended with {last!r}")
-        return last.turn.reply.text, as_json(last.turn), conversation.plus(last.turn)
+        return last.turn.reply.text, last.turn.as_json(), conversation.plus(last.turn)
 
 
 def stylesheet() -> str:
@@ -392,33 +392,6 @@ def stylesheet() -> str:
 
 def _file(name: str) -> str:
     return (files("ui") / name).read_text(encoding="utf-8")
-
-
-def as_json(turn: Turn) -> dict[str, Any]:
-    """A turn as `ask --json` prints it."""
-    reply = turn.reply
-    return {
-        "query": turn.query.text,
-        "language": turn.query.language,
-        "reply": reply.text,
-        "abstained": reply.abstained,
-        "confidence": reply.confidence,
-        "citations": [
-            {"start": c.start, "end": c.end, "passage_id": c.passage_id, "weight": c.weight} for c in reply.citations
-        ],
-        "passages": [
-            {
-                "id": hit.passage.id,
-                "document": hit.passage.document,
-                "page": hit.passage.page,
-                "text": hit.passage.text,
-                "score": hit.score,
-                "prior": prior,
-            }
-            for hit, prior in zip(turn.hits, turn.prior, strict=False)
-        ],
-        "timings": dict(turn.seconds),
-    }
 
 
 def _messages(

@@ -75,7 +75,8 @@ def broken_off(query: Query | None, text: str, note: str, texts: Texts) -> str:
 def reply(turn: Turn, number: int, texts: Texts) -> str:
     """An answered turn's reply, each cited span marked with its source; `number` is the turn's, from 0."""
     answer = turn.reply
-    notice = f'<div class="mg-notice" role="note">{escape(texts["abstained"])}</div>' if answer.abstained else ""
+    notices = [texts["abstained"]] * answer.abstained + [answer.notice] * bool(answer.notice)
+    notice = "".join(f'<div class="mg-notice" role="note">{escape(text)}</div>' for text in notices)
     return (
         f'<div class="mg-message{" mg-abstained" if answer.abstained else ""}">{_searched(turn.query, texts)}{notice}'
         f'<div class="mg-reply">{_cited(answer, turn.hits, number)}</div>{_foot(turn, number, texts)}</div>'
