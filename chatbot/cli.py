@@ -115,13 +115,20 @@ def serve(options: argparse.Namespace) -> int:
     with listen(options.host, options.port) as listener, _open(options) as chatbot:
         with _bar() as progress:
             sample = chatbot.load_sample()
-            try:
+            with _said():
                 chatbot.dialogue(progress)
-                threading.Thread(target=chatbot.warm, daemon=True).start()  # while the page opens
-            except MarginaliaError as error:  # the page opens all the same, and asking says this line there
-                print(f"marginalia: {error}", file=sys.stderr)
+                threading.Thread(target=_said()(chatbot.warm), daemon=True).start()  # while the page opens
         serve_app(chatbot, listener, examples=SAMPLE_QUESTIONS if sample else ())
     return 0
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[None]:
+    """What goes wrong is one line, and the page opens all the same: asking says it there too."""
+    try:
+        yield
+    except MarginaliaError as error:
+        print(f"marginalia: {error}", file=sys.stderr)
 
 
 def ingest(options: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """Decoding: the generators held to the formula, to each other, and to their Protocol."""
 
 import math
+import shutil
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -298,3 +299,12 @@ def test_what_did_not_fit_the_window_is_said(tiny_llama: Path) -> None:
     assert token.cut == ()
     (token,) = generate(generator, [short, long], [0.5, 0.5], Sampling(max_tokens=1))
     assert token.cut == ("conversation", "passage")
+
+
+def test_damaged_weights_are_named_in_one_line(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_llama, folder)
+    (folder / "model.safetensors").write_bytes((tiny_llama / "model.safetensors").read_bytes()[:1000])
+    with pytest.raises(MissingModel, match=r"damaged' cannot be loaded") as error:
+        Causal(str(folder)).warm()
+    assert "\n" not in str(error.value)

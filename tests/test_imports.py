@@ -73,6 +73,7 @@ OWNERS: dict[str, str] = {
     "platformdirs": "chatbot.settings",
     "pypdfium2": "chatbot.parse.pdf",
     "selectolax": "chatbot.parse.web",
+    "safetensors": "chatbot.embedders.weights chatbot.generators.causal",
     "semantic_text_splitter": "chatbot.split",
     "sentence_transformers": "chatbot.embedders.sentence",
     "snowballstemmer": "chatbot.language",

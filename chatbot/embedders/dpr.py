@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from chatbot.embedders.base import Metric, Vectors
-from chatbot.embedders.weights import digest, locate
+from chatbot.embedders.weights import NOT_LOADED, digest, locate
 from chatbot.errors import MissingModel
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _BATCH = 16  # texts
-_NOT_LOADED = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError)
 
 
 class DprEmbedder:
@@ -102,7 +101,7 @@ def _load(model: str, read: Callable[[Path], _Encoder]) -> _Encoder:
     folder = locate(model)
     try:
         return read(folder)
-    except _NOT_LOADED as error:
+    except NOT_LOADED as error:
         reason = str(error).strip().partition("\n")[0]
         raise MissingModel(f"{str(folder)!r} cannot be loaded as a DPR encoder: {reason}") from error
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chatbot.embedders.base import Metric, Vectors
-from chatbot.embedders.weights import digest, locate
+from chatbot.embedders.weights import NOT_LOADED, digest, locate
 from chatbot.errors import MissingModel
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class SentenceEmbedder:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             return SentenceTransformer(str(self.folder), device=device, local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+        except NOT_LOADED as error:
             reason = str(error).partition("\n")[0]
             raise MissingModel(f"{str(self.folder)!r} cannot be loaded as an embedder: {reason}") from error
 

@@ -18,6 +18,7 @@ from itertools import cycle
 
 import torch
 from jinja2.exceptions import TemplateError
+from safetensors import SafetensorError
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -31,6 +32,15 @@ from chatbot.generators.passage_cache import PassageCache, keys_of, packed
 from chatbot.generators.reference import Reference
 from chatbot.prompt import Prompt
 
+NOT_LOADED = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    ImportError,
+    SafetensorError,
+)  # by libraries
 SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters mark where a part goes in the template
 PLAIN_TEMPLATE = (  # for models without a chat template
     "{% for message in messages %}"
@@ -154,7 +164,7 @@ def _from_pretrained(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-    except (OSError, ValueError) as error:
+    except NOT_LOADED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MissingModel(
             f"generator {name!r} cannot be loaded ({reason}): "

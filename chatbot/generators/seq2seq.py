@@ -37,11 +37,10 @@ from transformers.utils import logging as transformers_logging
 
 from chatbot.errors import MissingModel, UnusableUtterance
 from chatbot.generators.base import Decoding
+from chatbot.generators.causal import NOT_LOADED
 from chatbot.prompt import Prompt
 
 Layout = Callable[[Prompt], tuple[str, str, str]]  # what stands before the passage, the passage, what stands after it
-
-_NOT_LOADED = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError)
 
 
 def is_encoder_decoder(model: str) -> bool:
@@ -117,7 +116,7 @@ def _from_pretrained(name: str) -> _Loaded:
             tokenizer = AutoTokenizer.from_pretrained(name)
             model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=dtype)
             generation, layout = model.generation_config, _instructed
-    except _NOT_LOADED as error:
+    except NOT_LOADED as error:
         raise _missing(name, error) from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise MissingModel(f"generator {name!r} has no tokenizer.json: save its tokenizer in the fast format")
@@ -140,7 +139,7 @@ def _config(name: str) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(name)
         return config
-    except _NOT_LOADED as error:
+    except NOT_LOADED as error:
         raise _missing(name, error) from error
 
 
