@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -17,32 +17,35 @@ import torch
 from filelock import FileLock, Timeout
 
 from chatbot import models, settings
+from chatbot.answers import Outcome
 from chatbot.catalogue import Catalogue, Entry
 from chatbot.conversation import Conversation
 from chatbot.dialogue import Dialogue
-from chatbot.embedders.base import Embedder
+from chatbot.embedders.base import Embedder, Metric
 from chatbot.embedders.dpr import DprEmbedder
 from chatbot.embedders.hashing import Hashing
 from chatbot.embedders.sentence import SentenceEmbedder
-from chatbot.errors import HomeDamaged, HomeInUse, WrongSetting
-from chatbot.events import Event
+from chatbot.errors import HomeDamaged, HomeInUse, UnreadableData, WrongSetting
+from chatbot.events import Answered, Event, Token
 from chatbot.generate import Mixing
 from chatbot.generators.base import Generator
 from chatbot.generators.scripted import Scripted
-from chatbot.history import History
+from chatbot.history import History, from_messages
 from chatbot.index.base import Index
 from chatbot.index.chroma import Chroma, Dense
 from chatbot.index.lexical import Lexical
 from chatbot.knowledge import KnowledgeBase
 from chatbot.models import Progress
 from chatbot.passage import Passage
-from chatbot.retrieve import Retriever, Shelf
+from chatbot.retrieve import Given, Retriever, Shelf
 from chatbot.rewrite import ByGenerator, Rewriter, Verbatim
+from chatbot.rows import Row, messages
 from chatbot.sampling import Sampling
 from chatbot.settings import Settings
 
 SAMPLE = Path(__file__).parent.parent / "data"
 SAMPLE_NAME = "en/getting-started.md"  # one of them
+ADAPTERS = Path(__file__).parent / "adapters"  # for the default generators, by name
 PACKAGED_SAMPLE = Path(__file__).parent / "sample"  # where an installed wheel has it
 
 
@@ -98,10 +101,9 @@ class Chatbot:
         with self._making:
             if self._dialogue is None:
                 self._generator = generator(self.settings, progress)
-                lexical = Lexical(self._catalogue)
                 self._dialogue = Dialogue(
                     rewriter(self.settings, self._generator),
-                    retriever(self.settings, self.knowledge, lexical, self._dense),
+                    self.retriever(),
                     self._generator,
                     sampling=sampling(self.settings),
                     mixing=mixing(self.settings, self._generator),
@@ -109,6 +111,9 @@ class Chatbot:
                     max_utterance=self.settings.max_utterance,
                 )
             return self._dialogue
+
+    def retriever(self) -> Retriever:
+        return retriever(self.settings, self.knowledge, Lexical(self._catalogue), self._dense)
 
     def load_sample(self) -> bool:
         """Add the sample documents, if the knowledge base is empty and they never were; whether they are there."""
@@ -189,17 +194,35 @@ def generator(chosen: Settings, progress: Progress = lambda share, what: None) -
     from chatbot.generators.causal import Causal  # transformers takes seconds to import
     from chatbot.generators.seq2seq import Seq2Seq, is_encoder_decoder
 
-    torch.set_num_threads(min(chosen.threads or cores(), cores()))
-    folder = chosen.home / "models"
-    model = models.locate(chosen.generator, folder) or models.fetch(chosen.generator, folder, progress)
+    model = generator_folder(chosen, progress)
     if is_encoder_decoder(model):
         return Seq2Seq(model)
     return Causal(
         model,
+        adapter=adapter(chosen),
         reserve=chosen.max_reply_tokens,
         cache_bytes=chosen.passage_cache_mb * 1_000_000,
         engine=chosen.engine,
     )
+
+
+def generator_folder(chosen: Settings, progress: Progress = lambda share, what: None) -> str:
+    """What transformers loads, fetched where it must be; torch is told its threads. Raises MissingModel."""
+    torch.set_num_threads(min(chosen.threads or cores(), cores()))
+    folder = chosen.home / "models"
+    return models.locate(chosen.generator, folder) or models.fetch(chosen.generator, folder, progress)
+
+
+def adapter(chosen: Settings) -> str | None:
+    """The folder of the LoRA matrices to add to the generator."""
+    if chosen.adapter == "none":
+        return None
+    if chosen.adapter != "auto":
+        if not (Path(chosen.adapter) / "adapter_config.json").is_file():
+            raise WrongSetting(f"adapter {chosen.adapter!r} is no folder of an adapter: it has no adapter_config.json")
+        return chosen.adapter
+    shipped = ADAPTERS / chosen.generator
+    return str(shipped) if chosen.generator in models.WHEELS and shipped.is_dir() else None
 
 
 def epsilon(chosen: Settings, by: Generator) -> float:
@@ -238,11 +261,39 @@ def rewriter(chosen: Settings, by: Generator) -> Rewriter:
     return ByGenerator(by) if chosen.rewrite else Verbatim()
 
 
+def prior(chosen: Settings, metric: Metric) -> tuple[float, float]:
+    """(temperature, what "no passage" weighs) of p(z | x).
+
+    What is set is for cosines; a softmax of inner products, over passages, is RAG's own prior.
+    """
+    return (chosen.temperature_of_prior, chosen.no_passage) if metric == "cosine" else (1.0, -math.inf)
+
+
+def replies(chosen: Settings, rows: Sequence[Row], progress: Progress = lambda share, what: None) -> Iterator[Outcome]:
+    """What the product says to each row's question, with the row's passages in place of the knowledge base's."""
+    if without := next((row for row in rows if not row.passages), None):
+        raise UnreadableData(f"row {without.number} has no passages: give the question some to be answered from")
+    embed, by = embedder(chosen), generator(chosen, progress)
+    temperature, no_passage = prior(chosen, embed.metric)
+    for done, row in enumerate(rows):
+        progress(done / len(rows), "answering")
+        dialogue = Dialogue(
+            rewriter(chosen, by),
+            Given(row.passages, embed, k=chosen.k, temperature=temperature, no_passage=no_passage),
+            by,
+            sampling=sampling(chosen),
+            mixing=mixing(chosen, by),
+            max_utterance=chosen.max_utterance,
+        )
+        events = list(dialogue.answer(from_messages(list(messages(row))), row.question))
+        turn = next(event.turn for event in events if isinstance(event, Answered))
+        withheld = turn.reply.abstained or (bool(turn.query.text) and turn.reply.confidence < chosen.least_confidence)
+        yield Outcome(row, turn.reply, withheld, tuple(event for event in events if isinstance(event, Token)))
+
+
 def retriever(chosen: Settings, shelf: Shelf, lexical: Index, dense: Dense) -> Retriever:
     indexes: dict[str, list[Index]] = {"hybrid": [dense, lexical], "dense": [dense], "lexical": [lexical]}
-    temperature, no_passage = chosen.temperature_of_prior, chosen.no_passage
-    if dense.metric == "ip":  # those are for cosines; a softmax of inner products, over passages, is RAG's own prior
-        temperature, no_passage = 1.0, -math.inf
+    temperature, no_passage = prior(chosen, dense.metric)
     return Retriever(
         shelf, indexes[chosen.retriever], dense, k=chosen.k, temperature=temperature, no_passage=no_passage
     )

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 import torch
+from torch import Tensor
 
 from chatbot.conversation import Citation, Reply
 from chatbot.events import Token
@@ -62,25 +63,33 @@ def mean_posterior(tokens: Sequence[Token], epsilon: float = 1.0) -> tuple[float
     Where passages stay from token to token (epsilon < 1), each token's posterior is given the whole reply: what
     follows a word says which passage it came from, too.
     """
-    if not tokens:
-        return ()
-    if epsilon < 1:
-        log_prior = torch.tensor(tokens[0].prior, dtype=torch.float64).log()
-        likelihoods = torch.tensor([token.log_likelihoods for token in tokens], dtype=torch.float64)
-        return tuple(smooth(log_prior, likelihoods, epsilon).exp().mean(dim=0).tolist())
-    return tuple(sum(column) / len(tokens) for column in zip(*(token.posterior for token in tokens), strict=True))
+    return tuple(_smoothed(tokens, epsilon).mean(dim=0).tolist()) if tokens else ()
+
+
+def most_likely_sources(tokens: Sequence[Token], epsilon: float = 1.0) -> list[int]:
+    """(T,) the branch of most weight at each token, given the whole reply; K is "no passage"."""
+    return [int(branch) for branch in _smoothed(tokens, epsilon).argmax(dim=-1)] if tokens else []
+
+
+def _smoothed(tokens: Sequence[Token], epsilon: float) -> Tensor:
+    """(T, K + 1)."""
+    if epsilon == 1:
+        return torch.tensor([token.posterior for token in tokens], dtype=torch.float64)
+    log_prior = torch.tensor(tokens[0].prior, dtype=torch.float64).log()
+    likelihoods = torch.tensor([token.log_likelihoods for token in tokens], dtype=torch.float64)
+    return smooth(log_prior, likelihoods, epsilon).exp()
 
 
 def confidence(tokens: Sequence[Token]) -> float:
-    """How much likelier the passages make the reply than no passage does, in [0, 1).
+    """How much likelier the passages make the reply than no passage does, in [0, 1): 1 - exp(-gain), at least 0."""
+    return 1 - math.exp(-max(0.0, gain(tokens)))
 
-    1 - exp(-g), where g is the mean over the tokens of log p(y_i | x, D) - log p(y_i | x, no passage), in nats:
-    0 where the passages add nothing.
-    """
+
+def gain(tokens: Sequence[Token]) -> float:
+    """The evidence: the mean over the tokens of log p(y_i | x, D) - log p(y_i | x, no passage), in nats."""
     if not tokens:
         return 0.0
-    gain = sum(_log_marginal(token) - token.log_likelihoods[-1] for token in tokens) / len(tokens)
-    return 1 - math.exp(-max(0.0, gain))
+    return sum(_log_marginal(token) - token.log_likelihoods[-1] for token in tokens) / len(tokens)
 
 
 def _log_marginal(token: Token) -> float:

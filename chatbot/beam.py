@@ -59,7 +59,8 @@ def beam(
 ) -> list[Hypothesis]:
     """At most `width` replies, likeliest first; width 1 is greedy decoding. Arguments as for `generate`."""
     mixer, ends = Mixer(prompts, prior, mixing), generator.end_tokens
-    live = [_Beam(Hypothesis(), generator.read(mixer.prompts), mixer.log_prior)]
+    decoding = mixer.read(generator)
+    live = [_Beam(Hypothesis(), decoding, mixer.log_prior)]
     ended: list[Hypothesis] = []
     for _ in range(max_tokens):
         candidates = [each for one in live for each in _candidates(one, mixer, width + len(ends))]

@@ -7,12 +7,14 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -99,6 +101,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--limit", type=int, metavar="N", help="take the first N queries")
     made.add_argument("--reuse-index", action="store_true", help="keep the corpus's index for the next run")
     _json(made)
+    made = add("answers", eval_answers, "answer questions from passages that come with them, and score that", measures)
+    made.add_argument("--data", required=True, type=Path, metavar="FILE.jsonl", help="rows, see docs/training.md")
+    made.add_argument("--limit", type=int, metavar="N", help="take the first N rows")
+    made.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write each reply with its figures")
+    _json(made)
+    _add_training(add("train", _needs_training, "train by marginal likelihood"), add)
     made = add("bench", bench, "measure speed, side by side with its baselines")
     made.add_argument(
         "--k", type=int, nargs="+", default=[1, 3, 5, 10], metavar="K", help="passages (default: 1 3 5 10)"
@@ -106,6 +114,42 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rounds", type=int, default=3, metavar="N", help="replies of each system (default: 3)")
     _json(made)
     return top
+
+
+def _add_training(within: argparse.ArgumentParser, add: Any) -> None:
+    kinds = within.add_subparsers(title="what to train", metavar="WHAT")
+    generator = add("generator", train, "the generator, by the marginal likelihood of answers over passages", kinds)
+    rewriter = add("rewriter", train, "the generator as a rewriter, on rows {history, utterance, rewrite}", kinds)
+    retriever = add("retriever", train, "the embedder's query side, on gold passages or on rewrites", kinds)
+    for what, made in (("generator", generator), ("rewriter", rewriter), ("retriever", retriever)):
+        made.set_defaults(what=what)
+        made.add_argument("--data", required=True, type=Path, metavar="FILE.jsonl", help="rows, see docs/training.md")
+        made.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where what is learned is written")
+        made.add_argument("--development", type=Path, metavar="FILE.jsonl", help="rows to measure on")
+        made.add_argument("--held-out", type=float, default=0.05, help="else: this share of the rows (default: 0.05)")
+        made.add_argument("--epochs", type=float, default=1.0, help="(default: 1)")
+        made.add_argument("--batch", type=int, default=8, help="rows read together (default: 8)")
+        made.add_argument("--accumulate", type=int, default=3, help="batches a step (default: 3)")
+        made.add_argument("--learning-rate", type=float, default=2e-5 if made is retriever else 6e-4)
+        made.add_argument("--patience", type=int, default=0, help="measurements without a better one to stop after")
+        made.add_argument("--measure-every", type=int, default=0, help="steps (default: an epoch's)")
+        made.add_argument("--seed", type=int, default=0)
+        _json(made)
+    for made in (generator, rewriter):
+        made.add_argument("--rank", type=int, default=16, help="of LoRA's matrices; 0: all weights (default: 16)")
+        made.add_argument("--dropout", type=float, default=0.0, help="of LoRA's matrices (default: 0)")
+        made.add_argument("--from", dest="before", type=Path, metavar="ADAPTER", help="an adapter to go on from")
+        made.add_argument("--smoothing", type=float, default=0.0, help="of labels (default: 0)")
+        made.add_argument("--checkpointing", action="store_true", help="half the memory for a third more time")
+    generator.add_argument("--loss", choices=("token", "sequence"), default="token", help="RAG-Token or RAG-Sequence")
+    generator.add_argument("--alone", action="store_true", help="each row's gold passage by itself, not the mixture")
+    generator.add_argument(
+        "--refusing", type=float, default=0.0, help="weight of teaching branches without the answer to refuse"
+    )
+    generator.add_argument("--train-query-encoder", action="store_true", help="the embedder's query side learns too")
+    generator.add_argument(
+        "--hindsight", action="store_true", help="add the passage found with question and answer together"
+    )
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -256,6 +300,22 @@ def eval_retrieval(options: argparse.Namespace) -> int:
     return 0
 
 
+def eval_answers(options: argparse.Namespace) -> int:
+    from chatbot import assemble
+    from chatbot.answers import figures
+    from chatbot.rows import read_rows, write_jsonl
+
+    chosen = _settings(options)
+    rows = read_rows(options.data)[: options.limit]
+    started = time.perf_counter()
+    with _bar() as progress:
+        outcomes = list(assemble.replies(chosen, rows, progress))
+    if options.out:
+        write_jsonl(options.out, (outcome.as_json() for outcome in outcomes))
+    _print_json(figures(outcomes, chosen.epsilon) | {"seconds": round(time.perf_counter() - started, 3)})
+    return 0
+
+
 @contextlib.contextmanager
 def _folder_for_index(home: Path, options: argparse.Namespace) -> Iterator[Path]:
     """Kept under home for `--reuse-index`, by the corpus's address; else a folder that goes when done."""
@@ -285,8 +345,74 @@ def bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def train(options: argparse.Namespace) -> int:
+    from chatbot.train import commands
+    from chatbot.train.generator import Objective
+    from chatbot.train.loop import Progress, Schedule
+    from chatbot.train.model import Lora
+
+    schedule = Schedule(
+        options.epochs,
+        options.learning_rate,
+        accumulate=options.accumulate,
+        seed=options.seed,
+        patience=options.patience,
+        measure_every=options.measure_every,
+    )
+    given = commands.Options(
+        options.data,
+        options.out,
+        options.development,
+        options.held_out,
+        options.batch,
+        schedule,
+    )
+    if options.what != "retriever":
+        given = replace(
+            given,
+            before=options.before,
+            lora=Lora(options.rank, 2 * options.rank, options.dropout),
+            checkpointing=options.checkpointing,
+            objective=Objective(smoothing=options.smoothing),
+        )
+    if options.what == "generator":
+        given = replace(
+            given,
+            alone=options.alone,
+            objective=Objective(options.loss == "sequence", options.smoothing, options.refusing),
+            query_encoder=options.train_query_encoder,
+            hindsight=options.hindsight,
+        )
+    command = {
+        "generator": commands.train_generator,
+        "rewriter": commands.train_rewriter,
+        "retriever": commands.train_retriever,
+    }[options.what]
+    with _bar() as bar:
+
+        def report(progress: Progress) -> None:
+            left = f"{progress.seconds_left / 60:.0f} min left"
+            bar(
+                progress.step / progress.steps,
+                f"loss {progress.loss:.3f}, {progress.tokens_per_s:.0f} tokens/s, {left}",
+            )
+
+        made = command(_settings(options), given, bar, report)
+    if options.json:
+        _print_json(
+            {"steps": made.step, "loss": made.loss, "development": made.best if math.isfinite(made.best) else None}
+        )
+    else:
+        print(f"{made.step} steps; what was learned is in {options.out}")
+    return 0
+
+
+def _needs_training(options: argparse.Namespace) -> int:
+    return _fail("say what to train: train generator, train rewriter, or train retriever")
+
+
 def _needs_measure(options: argparse.Namespace) -> int:
-    return _fail("say what to measure: eval retrieval")
+    return _fail("say what to measure: eval retrieval, or eval answers")
 
 
 def _with_command(arguments: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from chatbot.events import Answered, Event, Retrieved, Rewritten, Token
 from chatbot.generate import RAG_TOKEN, Mixing, generate
 from chatbot.generators.base import Generator
 from chatbot.prompt import answer_prompts, chat_prompt, excerpt, words_for
-from chatbot.retrieve import Retriever
+from chatbot.retrieve import Finder
 from chatbot.rewrite import Rewriter
 from chatbot.sampling import GREEDY, Sampling
 
@@ -29,7 +29,7 @@ class Dialogue:
     def __init__(
         self,
         rewriter: Rewriter,
-        retriever: Retriever,
+        retriever: Finder,
         generator: Generator,
         *,
         sampling: Sampling = GREEDY,

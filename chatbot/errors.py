@@ -48,6 +48,10 @@ class BrokenModel(SetupError):
     """The generator gives no probabilities: its weights are damaged, or overflow in their number format."""
 
 
+class TrainingFailed(MarginaliaError):
+    """A training cannot go on; what it saved before stays usable."""
+
+
 class HomeInUse(SetupError):
     """Another process owns the home folder."""
 

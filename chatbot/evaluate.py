@@ -7,7 +7,6 @@ the utterance; or a `history` list beside `text`. Each row of a corpus is one pa
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from chatbot.conversation import Conversation
 from chatbot.errors import UnreadableData
 from chatbot.history import from_messages
 from chatbot.passage import Passage
+from chatbot.rows import read_jsonl, read_lines
 
 Run = dict[str, Sequence[tuple[str, float]]]  # query id -> (passage id, score), best first
 Judgements = dict[str, dict[str, int]]  # query id -> passage id -> grade
@@ -82,7 +82,7 @@ def read_topics(path: Path) -> list[Topic]:
 def read_judgements(path: Path) -> Judgements:
     """`query-id corpus-id score`, tab-separated, with or without a header; TREC's four columns are read as well."""
     judgements: Judgements = {}
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         columns = line.split("\t") if "\t" in line else line.split()
         grade = columns[-1].strip()
         if number == 1 and not re.fullmatch(r"-?\d+", grade):
@@ -103,29 +103,6 @@ def write_run(path: Path, run: Run) -> None:
             writer.writerows((topic, id, score) for topic, ranking in run.items() for id, score in ranking)
     except OSError as error:
         raise UnreadableData(f"the run cannot be written to {str(path)!r}: {error.strerror}") from error
-
-
-def read_jsonl(path: Path, *needed: str) -> Iterator[dict[str, Any]]:
-    """Objects that have the needed fields. Raises UnreadableData, naming the line, for anything else."""
-    for number, line in enumerate(_lines(path), start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UnreadableData(f"{path.name!r} line {number} is not JSON: {error}") from error
-        missing = [field for field in needed if not isinstance(row, dict) or field not in row]
-        if missing:
-            raise UnreadableData(f"{path.name!r} line {number} has no {missing[0]!r}")
-        yield row
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            yield from (line.rstrip("\r\n") for line in file if line.strip())
-    except OSError as error:
-        raise UnreadableData(f"{str(path)!r} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UnreadableData(f"{str(path)!r} is not UTF-8: {error}") from error
 
 
 def _topic(row: Mapping[str, Any], path: Path) -> Topic:

@@ -21,7 +21,7 @@ class Retrieved:
 class Token:
     """One token of the reply. The tuples of numbers are (K + 1,), "no passage" last.
 
-    A branch that was not read has 0, 0 and -inf: one of too small a prior, or that reads what an earlier one does.
+    A branch that was not read has 0, 0, -inf and 1: one of too small a prior, or that reads what an earlier one does.
     """
 
     text: str  # "" inside a character that spans tokens
@@ -29,6 +29,7 @@ class Token:
     posterior: tuple[float, ...]  # p(z | x, y_<=i); sums to 1
     log_likelihoods: tuple[float, ...]  # log p(y_i | x, z, y_<i), in nats
     dropped: float = 0.0  # the prior's mass on branches not read: bounds the error, see `rag_token.prune`
+    refusing: tuple[float, ...] = ()  # p(refusal | x, z), of a generator trained to; the same in every token
     cut: tuple[str, ...] = ()  # what did not fit into the window: "conversation", "passage"
 
 

@@ -5,6 +5,7 @@ One token is chosen from the mixture and given to every branch. What is stopped 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,17 @@ from chatbot.errors import BrokenModel
 from chatbot.events import Token
 from chatbot.generators.base import Decoding, Generator
 from chatbot.prompt import Prompt
-from chatbot.rag_token import carry, contrast, discount_unsure, join, marginalize, posterior, prune
+from chatbot.rag_token import (
+    carry,
+    contrast,
+    discount_unsure,
+    excluding,
+    given_an_answer,
+    join,
+    marginalize,
+    posterior,
+    prune,
+)
 from chatbot.sampling import GREEDY, Sampling, choose, until
 
 
@@ -51,7 +62,8 @@ def _tokens(
     generator: Generator, prompts: Sequence[Prompt], prior: Sequence[float], sampling: Sampling, mixing: Mixing
 ) -> Iterator[Token]:
     mixer = Mixer(prompts, prior, mixing)
-    decoding, log_weights = generator.read(mixer.prompts), mixer.log_prior
+    decoding = mixer.read(generator)
+    log_weights = mixer.log_prior
     random = torch.Generator().manual_seed(sampling.seed)
     chosen: list[int] = []
     while len(chosen) < sampling.max_tokens:
@@ -84,6 +96,18 @@ class Mixer:
         self._kept, self._dropped = prune(log_prior, mixing.least_prior)
         self.prompts = [prompts[branch] for branch in self._kept]
         self.log_prior = torch.log_softmax(log_prior[self._kept], dim=-1)
+        self._refusing: tuple[float, ...] = ()
+
+    def read(self, generator: Generator) -> Decoding:
+        """The branches, read. Of one that would refuse, its passage lacking the answer, the prior falls with that."""
+        decoding = generator.read(self.prompts)
+        refusal: int | None = getattr(generator, "refusal", None)
+        if refusal is None:
+            return decoding
+        log_refusal = decoding.log_probs()[:, refusal].double()
+        self._refusing = self._spread(log_refusal.exp(), 1.0)
+        self.log_prior = given_an_answer(self.log_prior, log_refusal)
+        return _Answering(decoding, refusal)
 
     def vote(self, decoding: Decoding, log_weights: Tensor) -> Vote:
         """Raises BrokenModel where a branch gives NaN."""
@@ -108,6 +132,7 @@ class Mixer:
             posterior=self._spread(log_posterior.exp(), 0.0),
             log_likelihoods=self._spread(log_likelihoods, -math.inf),
             dropped=self._dropped,
+            refusing=self._refusing,
             cut=getattr(decoding, "cut", ()),
         )
         return said, carry(log_posterior, self.log_prior, self._mixing.epsilon)
@@ -126,3 +151,24 @@ class Mixer:
             f"the generator gives NaN in the branch of {name}: its weights are damaged, or overflow in their number "
             "format; fetch them anew, or choose another with --set generator="
         )
+
+
+class _Answering:
+    """Branches whose reply does not begin with the refusal."""
+
+    def __init__(self, decoding: Decoding, refusal: int) -> None:
+        self.cut: tuple[str, ...] = getattr(decoding, "cut", ())
+        self._decoding = decoding
+        self._first: Tensor | None = excluding(decoding.log_probs(), refusal)
+
+    def log_probs(self) -> Tensor:
+        return self._decoding.log_probs() if self._first is None else self._first
+
+    def push(self, token: int) -> str:
+        self._first = None
+        return self._decoding.push(token)
+
+    def fork(self) -> Decoding:
+        other = copy.copy(self)
+        other._decoding = self._decoding.fork()
+        return other

@@ -112,6 +112,12 @@ def _recent(conversation: Conversation) -> tuple[tuple[str, str], ...]:
     return tuple((turn.query.text or turn.utterance, turn.reply.text) for turn in conversation.turns[-TURNS:])
 
 
+def conversational(conversation: Conversation, utterance: str) -> str:
+    """A turn with what was said before it, latest first, for a query encoder that learned to read that."""
+    earlier = [text for turn in reversed(conversation.turns[-RECALLED:]) for text in (turn.reply.text, turn.utterance)]
+    return "\n".join([utterance, *(text[:REPLY_LENGTH] for text in earlier if text)])
+
+
 REWRITES = {  # worked examples: (what was said, the question that stands alone)
     "en": (
         "Rewrite the last question so that it can be understood alone. Only answer with the question.",

@@ -95,6 +95,23 @@ def discount_unsure(log_weights: Tensor, log_probs: Tensor, strength: float) -> 
     return torch.log_softmax(log_weights - strength * entropies, dim=-1)
 
 
+def given_an_answer(log_weights: Tensor, log_refusal: Tensor) -> Tensor:
+    """log p(z | x, z's branch does not refuse): (..., K), (..., K) -> (..., K), normalised.
+
+    `log_refusal`: log p(refusal | x, z), of a generator that was trained to refuse where its passage does not hold the
+    answer. Where every branch refuses for certain, the weights stay as they are.
+    """
+    answering = torch.log1p(-log_refusal.exp().clamp(max=1 - 1e-12))
+    return torch.log_softmax(log_weights + answering, dim=-1)
+
+
+def excluding(log_probs: Tensor, token: int) -> Tensor:
+    """The distributions without one token, normalised again: (K, V) -> (K, V)."""
+    others = log_probs.clone()
+    others[:, token] = -math.inf
+    return torch.log_softmax(others, dim=-1)
+
+
 def posterior(log_weights: Tensor, log_likelihoods: Tensor) -> Tensor:
     """log w_i(z), by Bayes' rule, once token i is known: (..., K), (..., K) -> (..., K)."""
     return torch.log_softmax(log_weights + log_likelihoods, dim=-1)

@@ -12,9 +12,11 @@ from typing import Protocol
 import torch
 
 from chatbot.conversation import Query
+from chatbot.embedders.base import Embedder
 from chatbot.events import Retrieved
 from chatbot.fusion import reciprocal_rank_fusion
 from chatbot.index.base import DenseIndex, Index, Ranking
+from chatbot.knowledge import embedded
 from chatbot.passage import Hit, Passage
 from chatbot.rag_token import log_prior
 
@@ -23,6 +25,10 @@ class Shelf(Protocol):
     """Where passages are looked up by id: the knowledge base. Ids that are no longer there are left out."""
 
     def passages(self, ids: Sequence[str]) -> Mapping[str, Passage]: ...
+
+
+class Finder(Protocol):
+    def retrieve(self, query: Query) -> Retrieved: ...
 
 
 class Retriever:
@@ -61,12 +67,36 @@ class Retriever:
         first = {found[id].text: id for id in reversed(list(found))}
         ids = [id for id in found if first[found[id].text] == id][: self._k]
         nearest = [max(scores) for scores in zip(*self._similarities(query, ids), strict=True)]
-        hits = sorted(
-            (Hit(found[id], score) for id, score in zip(ids, nearest, strict=True)), key=lambda hit: -hit.score
-        )
-        scores = torch.tensor([hit.score for hit in hits], dtype=torch.float64)
-        prior = log_prior(scores, self._temperature, self._no_passage if hits else 0.0)
-        return Retrieved(tuple(hits), tuple(prior.exp().tolist()))
+        hits = [Hit(found[id], score) for id, score in zip(ids, nearest, strict=True)]
+        return weighed(hits, self._temperature, self._no_passage)
 
     def _similarities(self, query: Query, ids: Sequence[str]) -> list[list[float]]:
         return [self._similarity.similarities(text, ids) for text in query.searches]
+
+
+class Given:
+    """Passages that are handed over with a question: nothing is searched, they are only weighed; the best k count."""
+
+    def __init__(
+        self, passages: Sequence[Passage], embedder: Embedder, *, k: int, temperature: float, no_passage: float
+    ) -> None:
+        self._passages = passages
+        self._embedder = embedder
+        self._k = k
+        self._temperature = temperature
+        self._no_passage = no_passage
+
+    def retrieve(self, query: Query) -> Retrieved:
+        vectors = self._embedder.passages([embedded(passage) for passage in self._passages])
+        scores = (vectors @ self._embedder.queries(query.searches).T).max(axis=1)
+        hits = [Hit(passage, float(score)) for passage, score in zip(self._passages, scores, strict=True)]
+        best = sorted(hits, key=lambda hit: -hit.score)[: self._k]
+        return weighed(best, self._temperature, self._no_passage)
+
+
+def weighed(hits: Sequence[Hit], temperature: float, no_passage: float) -> Retrieved:
+    """The hits by falling similarity, and the prior that those make."""
+    ordered = sorted(hits, key=lambda hit: -hit.score)
+    scores = torch.tensor([hit.score for hit in ordered], dtype=torch.float64)
+    prior = log_prior(scores, temperature, no_passage if ordered else 0.0)
+    return Retrieved(tuple(ordered), tuple(prior.exp().tolist()))

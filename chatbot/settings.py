@@ -34,6 +34,10 @@ class Settings:
         "smollm2-135m-instruct",
         "The default's name, a folder with a transformers model, causal or encoder-decoder, or a hub id.",
     )
+    adapter: str = _setting(
+        "auto",
+        "A folder with LoRA matrices for the generator, from `train generator`; `none`; `auto`: the default's own.",
+    )
     embedder: str = _setting(
         "all-minilm-l6-v2",
         "The default's name, a folder with a sentence-transformers model, a hub id, or `dpr:QUESTION,CONTEXT`.",

@@ -29,6 +29,8 @@ class Decoding(Protocol):
 
 
 class Generator(Protocol):
+    """It may also have `refusal: int | None`, the token that a refusal begins with, where it was trained to refuse."""
+
     @property
     def end_tokens(self) -> frozenset[int]:
         """Any of these ends the reply."""

@@ -9,15 +9,18 @@ and used again.
 from __future__ import annotations
 
 import copy
+import json
 import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
+from pathlib import Path
 
 import torch
 from jinja2.exceptions import TemplateError
+from peft import PeftModel
 from safetensors import SafetensorError
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
@@ -41,6 +44,7 @@ NOT_LOADED = (
     ImportError,
     SafetensorError,
 )  # by libraries
+NOTE = "marginalia.json"  # what `train generator` leaves beside the weights: {"refusal": text or null}
 SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters mark where a part goes in the template
 PLAIN_TEMPLATE = (  # for models without a chat template
     "{% for message in messages %}"
@@ -56,12 +60,23 @@ class Causal:
 
     `reserve`: tokens of the window kept free for the reply. `cache_bytes`: how much of what was read is kept, in
     16 bits a number; 0 keeps nothing and rounds nothing.
+    `adapter`: a folder with LoRA matrices (peft's format), which are added to the weights. A folder of a model or an
+    adapter that `train generator` made also says what a refusal is.
     `engine`: "transformers", "lean", "lean-float32", or "auto", the fastest that runs the model here.
     Raises MissingModel where the weights are not found or the engine does not fit them.
     """
 
-    def __init__(self, model: str, *, reserve: int = 256, cache_bytes: int = 0, engine: str = "transformers") -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        adapter: str | None = None,
+        reserve: int = 256,
+        cache_bytes: int = 0,
+        engine: str = "transformers",
+    ) -> None:
         self._name = model
+        self._adapter = adapter
         self._engine = engine
         self._reserve = reserve
         self._loading = threading.Lock()
@@ -81,6 +96,11 @@ class Causal:
     def end_tokens(self) -> frozenset[int]:
         return self._load().end_tokens
 
+    @property
+    def refusal(self) -> int | None:
+        """The token that a refusal begins with, for a model that was trained to refuse."""
+        return self._load().refusal
+
     def read(self, prompts: Sequence[Prompt]) -> Decoding:
         loaded = self._load()
         limit = None if loaded.window is None else max(1, loaded.window - self._reserve)
@@ -93,8 +113,15 @@ class Causal:
         with self._loading:
             if self._loaded is None:
                 model, tokenizer = _from_pretrained(self._name)
-                window = getattr(model.config, "max_position_embeddings", None)
-                self._loaded = _Loaded(_engine(model, self._engine), tokenizer, _end_tokens(model, tokenizer), window)
+                if self._adapter is not None:
+                    model = _adapted(model, self._adapter)
+                self._loaded = _Loaded(
+                    _engine(model, self._engine),
+                    tokenizer,
+                    _end_tokens(model, tokenizer),
+                    getattr(model.config, "max_position_embeddings", None),
+                    _refusal(tokenizer, self._adapter or self._name),
+                )
             return self._loaded
 
 
@@ -104,6 +131,7 @@ class _Loaded:
     tokenizer: PreTrainedTokenizerBase
     end_tokens: frozenset[int]
     window: int | None  # tokens
+    refusal: int | None
 
 
 def _engine(model: PreTrainedModel, name: str) -> Engine:
@@ -175,9 +203,34 @@ def _from_pretrained(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     return model.to(device).eval(), tokenizer  # type: ignore[arg-type]
 
 
-def segments(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[list[int]]:
-    """The whole prompt's token ids, in pieces that other prompts may begin with too."""
-    return _pieces(list(_parts(tokenizer, prompt)))
+def _adapted(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
+    """The model with the adapter's matrices added to its weights: it then costs what it did without."""
+    try:
+        whole: PreTrainedModel = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    except NOT_LOADED as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MissingModel(
+            f"adapter {adapter!r} does not fit the generator ({reason}): "
+            "give --set adapter= one that was trained for it, or none"
+        ) from error
+    return whole
+
+
+def _refusal(tokenizer: PreTrainedTokenizerBase, folder: str) -> int | None:
+    """The first token of what `train generator` noted beside the weights; None for other models."""
+    note = Path(folder) / NOTE
+    if not note.is_file():
+        return None
+    try:
+        text = json.loads(note.read_text(encoding="utf-8"))["refusal"]
+        return None if text is None else _ids(tokenizer, text, special=False)[0]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise MissingModel(f"{str(note)!r} cannot be read: delete it, or train the generator again") from error
+
+
+def segments(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, limit: int | None = None) -> list[list[int]]:
+    """The prompt's token ids within the limit, in pieces that other prompts may begin with too."""
+    return _pieces(_fit(tokenizer, prompt, limit)[0])
 
 
 def _fit(

@@ -1,0 +1,1 @@
+"""Training by marginal likelihood: `loop` is shared, `commands` ties all together."""

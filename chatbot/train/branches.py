@@ -1,0 +1,169 @@
+"""p(y | x, z) of given replies, with gradients: what a generator's branches say, all tokens of a reply at once.
+
+Branches whose prompts begin alike, up to and with the passage, share that beginning: a passage with ten questions is
+read once, forwards and backwards. The questions follow one another in one row, a mask lets each see the passage and
+itself, and positions go on from the passage's end in each, so each branch sees what it would see alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from peft import PeftModel
+from peft.helpers import disable_input_dtype_casting
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from chatbot.generators.causal import segments
+from chatbot.prompt import Prompt
+
+ROW = 640  # tokens that a row of several questions is filled up to: attention costs their square
+READ = 4096  # tokens read at a time, padding included
+
+
+class Branches(Protocol):
+    """What trains: a model that tells each reply's tokens from their prompts."""
+
+    model: Any  # a transformers model, perhaps with peft's matrices
+    limit: int | None  # tokens that a prompt and its reply may have together
+
+    def target(self, text: str) -> list[int]:
+        """The tokens of a reply, its end included."""
+
+    def length(self, prompt: Prompt) -> int:
+        """Tokens of the prompt, for batches of like lengths."""
+
+    def save(self, folder: Path) -> None:
+        """The adapter; or the whole model with its tokenizer, where all of it learned."""
+
+    def log_probs(self, branches: Sequence[Branch]) -> list[Tensor]:
+        """(T, V) for each branch: log p(y_i | x, z, y_<i) at its T target tokens, in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    prompt: Prompt
+    target: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The tokens [start, end) of a row that one branch adds; the last `targets` of them tell its reply."""
+
+    branch: int
+    start: int
+    end: int
+    targets: int
+
+
+@dataclass(slots=True)
+class _Row:
+    """A beginning of prompts, and what follows it in some branches, one behind the other."""
+
+    ids: list[int]
+    beginning: int  # tokens that all parts see
+    parts: list[_Part] = field(default_factory=list)
+
+
+class CausalBranches:
+    """Any model of `AutoModelForCausalLM` that takes a mask of its own; `limit`: tokens of a prompt."""
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> None:
+        self.model = model
+        self._tokenizer = tokenizer
+        self.limit = limit
+        self._pieces: dict[Prompt, tuple[list[int], list[int]]] = {}
+
+    def target(self, text: str) -> list[int]:
+        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        return [*ids, self._tokenizer.eos_token_id]
+
+    def length(self, prompt: Prompt) -> int:
+        return sum(map(len, self._split(prompt)))
+
+    def log_probs(self, branches: Sequence[Branch]) -> list[Tensor]:
+        found: dict[int, Tensor] = {}
+        for rows in _batches(self._rows(branches)):
+            states = self._states(rows)
+            parts = [(number, part) for number, row in enumerate(rows) for part in row.parts]
+            telling = torch.cat([states[number, part.end - part.targets : part.end] for number, part in parts])
+            told = torch.log_softmax(self._logits(telling).float(), dim=-1)
+            for (_, part), each in zip(parts, torch.split(told, [part.targets for _, part in parts]), strict=True):
+                found[part.branch] = each
+        return [found[number] for number in range(len(branches))]
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder)
+        if not isinstance(self.model, PeftModel):
+            self._tokenizer.save_pretrained(folder)
+
+    def _split(self, prompt: Prompt) -> tuple[list[int], list[int]]:
+        """Its tokens up to and with the passage, and the rest."""
+        if prompt not in self._pieces:
+            pieces = segments(self._tokenizer, prompt, self.limit)
+            first = 0 if prompt.passage is None else 2
+            beginning, rest = ([id for piece in some for id in piece] for some in (pieces[:first], pieces[first:]))
+            self._pieces[prompt] = (beginning, rest)
+        return self._pieces[prompt]
+
+    def _rows(self, branches: Sequence[Branch]) -> list[_Row]:
+        rows: list[_Row] = []
+        filling: dict[tuple[int, ...], _Row] = {}
+        for number, branch in enumerate(branches):
+            beginning, rest = self._split(branch.prompt)
+            follows = [*rest, *branch.target[:-1]]
+            row = filling.get(tuple(beginning))
+            if row is None or len(row.ids) + len(follows) > ROW:
+                row = filling[tuple(beginning)] = _Row(list(beginning), len(beginning))
+                rows.append(row)
+            start = len(row.ids)
+            row.ids += follows
+            row.parts.append(_Part(number, start, len(row.ids), len(branch.target)))
+        return rows
+
+    def _states(self, rows: Sequence[_Row]) -> Tensor:
+        """Of the last layer: (rows, tokens, width)."""
+        width = max(len(row.ids) for row in rows)
+        ids, positions = torch.zeros(2, len(rows), width, dtype=torch.long)
+        owner = torch.full((len(rows), width), -1)  # the part that a token belongs to: 0 the beginning, -1 padding
+        for number, row in enumerate(rows):
+            ids[number, : len(row.ids)] = torch.tensor(row.ids)
+            spans = [(0, row.beginning, 0), *((part.start, part.end, row.beginning) for part in row.parts)]
+            for part, (start, end, behind) in enumerate(spans):
+                positions[number, start:end] = torch.arange(behind, behind + end - start)
+                owner[number, start:end] = part
+        seen = (owner[:, None, :] == owner[:, :, None]) | (owner[:, None, :] == 0)
+        seen &= torch.ones(width, width, dtype=torch.bool).tril()  # (rows, from, to)
+        inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        device = self.model.device
+        low = self.model.dtype != torch.float32  # then LoRA's own matrices are in float32, and are multiplied lower
+        with torch.autocast(device.type, torch.bfloat16, enabled=low), disable_input_dtype_casting(self.model, low):
+            output = getattr(inner, inner.base_model_prefix)(
+                input_ids=ids.to(device),
+                attention_mask=seen.unsqueeze(1).to(device),
+                position_ids=positions.to(device),
+                use_cache=False,
+            )
+        states: Tensor = output.last_hidden_state
+        return states
+
+    def _logits(self, states: Tensor) -> Tensor:
+        logits: Tensor = self.model.get_output_embeddings()(states.to(self.model.dtype))
+        return logits
+
+
+def _batches(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+    """Rows of like lengths together, as many as `READ` tokens hold, padding included."""
+    batch: list[_Row] = []
+    for row in sorted(rows, key=lambda row: -len(row.ids)):
+        if batch and len(batch[0].ids) * (len(batch) + 1) > READ:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

@@ -1,0 +1,219 @@
+"""`train generator`, `train rewriter`, `train retriever`: rows and settings -> a trained folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from chatbot import assemble
+from chatbot.embedders.base import Embedder
+from chatbot.embedders.sentence import SentenceEmbedder
+from chatbot.errors import UnreadableData, WrongSetting
+from chatbot.generators.causal import NOTE
+from chatbot.history import from_messages
+from chatbot.knowledge import embedded
+from chatbot.models import Progress as Fetching
+from chatbot.prompt import conversational
+from chatbot.rewrite import Verbatim
+from chatbot.rows import Row, messages, read_rows
+from chatbot.settings import Settings
+from chatbot.train import curve, loop
+from chatbot.train.branches import Branches
+from chatbot.train.encoder import QueryEncoder
+from chatbot.train.examples import Maker, Search, Weigher
+from chatbot.train.generator import Losses, Objective, Prior, batches
+from chatbot.train.loop import Progress, Schedule
+from chatbot.train.model import REFUSAL, Lora, ready
+from chatbot.train.retriever import Pair, QueryLosses
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the commands share; `development`: a file, or else that share of the rows, by group."""
+
+    data: Path
+    out: Path
+    development: Path | None = None
+    held_out: float = 0.05
+    batch: int = 8
+    schedule: Schedule = field(default_factory=Schedule)
+    before: Path | None = None  # an adapter to go on from
+    lora: Lora = field(default_factory=Lora)
+    checkpointing: bool = False
+    # of `train generator`
+    alone: bool = False  # each row's gold passage, or first one, by itself
+    objective: Objective = field(default_factory=Objective)
+    query_encoder: bool = False
+    hindsight: bool = False
+
+
+@dataclass(slots=True)
+class _Task:
+    """What the loop trains: `module` on `learned`, measured on `measured`."""
+
+    module: nn.Module
+    learned: Callable[[int], Sequence[Any]]
+    measured: Sequence[Any]
+    keep: Callable[[Path], None]
+
+    def epoch(self, number: int) -> Sequence[Any]:
+        return self.learned(number)
+
+    def development(self) -> Sequence[Any]:
+        return self.measured
+
+    def save(self, folder: Path) -> None:
+        self.keep(folder)
+
+
+def train_generator(chosen: Settings, options: Options, fetching: Fetching, report: Report) -> Progress:
+    """An adapter (or, with rank 0, a whole model) for `--set adapter=` or `generator=`, in `options.out`."""
+    learned, measured = _rows(options)
+    branches, folder = _branches(chosen, options, fetching)
+    refusing = branches.target(REFUSAL)
+    maker = Maker(branches, REFUSAL, branches.limit)
+    encoder = _encoder(chosen) if options.query_encoder else None
+    if options.alone:
+        if without := next((row for row in [*learned, *measured] if not row.passages), None):
+            raise UnreadableData(f"row {without.number} has no passages to be read alone")
+        examples, told = ([maker.alone(row) for row in rows] for rows in (learned, measured))
+    else:
+        temperature, no_passage = assemble.prior(chosen, "cosine")
+        weigher = Weigher(assemble.embedder(chosen), chosen.k, temperature, no_passage)
+        with _knowledge(chosen, [*learned, *measured]) as search:
+            examples, told = (
+                [maker.mixture(row, found) for row, found in zip(rows, weigher.weigh(rows, search, hind), strict=True)]
+                for rows, hind in ((learned, options.hindsight), (measured, False))
+            )
+    prior = None if encoder is None else Prior(encoder, *assemble.prior(chosen, "cosine"))
+    task = _Task(
+        Losses(branches, refusing, options.objective, prior),
+        lambda number: batches(examples, options.batch, options.schedule.seed + number),
+        batches(told, options.batch, 0),
+        lambda out: _keep(branches, encoder, out, {"base": folder, "refusal": REFUSAL}),
+    )
+    return _run(task, options, report)
+
+
+def train_rewriter(chosen: Settings, options: Options, fetching: Fetching, report: Report) -> Progress:
+    """An adapter that writes standalone questions, from rows {history, utterance, rewrite}."""
+    learned, measured = _rows(options)
+    branches, folder = _branches(chosen, options, fetching)
+    maker = Maker(branches, REFUSAL, branches.limit)
+    examples, told = ([maker.rewrite(row) for row in rows] for rows in (learned, measured))
+    task = _Task(
+        Losses(branches, (), Objective(smoothing=options.objective.smoothing)),
+        lambda number: batches(examples, options.batch, options.schedule.seed + number),
+        batches(told, options.batch, 0),
+        lambda out: _keep(branches, None, out, {"base": folder, "refusal": None}),
+    )
+    return _run(task, options, report)
+
+
+def train_retriever(chosen: Settings, options: Options, fetching: Fetching, report: Report) -> Progress:
+    """An embedder for `--set embedder=`, whose query side has learned. Rows with `gold` passages, or with a rewrite."""
+    learned, measured = _rows(options)
+    encoder = _encoder(chosen)
+    temperature, _ = assemble.prior(chosen, "cosine")
+    pairs, told = (_pairs(rows, assemble.embedder(chosen)) for rows in (learned, measured))
+
+    def shuffled(number: int) -> Sequence[Sequence[Pair]]:
+        order = random.Random(options.schedule.seed + number).sample(pairs, len(pairs))
+        return _cut(order, options.batch)
+
+    task = _Task(QueryLosses(encoder, temperature), shuffled, _cut(told, options.batch), encoder.save)
+    return _run(task, options, report)
+
+
+def _run(task: _Task, options: Options, report: Report) -> Progress:
+    """Train, and leave the curve beside what was learned."""
+    progress = loop.run(task, options.schedule, options.out, report)
+    curve.write(progress, options.out)
+    return progress
+
+
+def _rows(options: Options) -> tuple[list[Row], list[Row]]:
+    """(to learn from, to measure on). A document's questions, or a conversation's turns, stay on one side."""
+    rows = read_rows(options.data)
+    if options.development is not None:
+        return rows, read_rows(options.development)
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(_group(row), []).append(row)
+    order = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).digest())
+    held = set(order[: round(options.held_out * len(order))])
+    learned = [row for group in order if group not in held for row in groups[group]]
+    return learned, [row for group in order if group in held for row in groups[group]]
+
+
+def _group(row: Row) -> str:
+    if row.passages:
+        return row.passages[0].document
+    return row.history[0][0] if row.history else row.question
+
+
+def _branches(chosen: Settings, options: Options, fetching: Fetching) -> tuple[Branches, str]:
+    folder = assemble.generator_folder(chosen, fetching)
+    return ready(folder, options.lora, options.before, options.checkpointing), chosen.generator
+
+
+def _encoder(chosen: Settings) -> QueryEncoder:
+    embed = assemble.embedder(chosen)
+    if not isinstance(embed, SentenceEmbedder):
+        raise WrongSetting(
+            f"embedder is {chosen.embedder!r}: a query encoder is trained of sentence-transformers models"
+        )
+    return QueryEncoder(embed.folder)
+
+
+@contextlib.contextmanager
+def _knowledge(chosen: Settings, rows: Sequence[Row]) -> Iterator[Search | None]:
+    """The knowledge base's search, where a row comes without passages."""
+    if all(row.passages for row in rows):
+        yield None
+        return
+    with assemble.Chatbot(chosen) as chatbot:
+        retriever, rewriter = chatbot.retriever(), Verbatim()
+        yield lambda conversation, text: [
+            hit.passage for hit in retriever.retrieve(rewriter.rewrite(conversation, text)).hits
+        ]
+
+
+def _pairs(rows: Sequence[Row], embed: Embedder) -> list[Pair]:
+    """A row's question with its gold passage, or, where it has none, with its answer: a rewrite."""
+    queries, texts, ids = [], [], []
+    for row in rows:
+        gold = [passage for passage in row.passages if passage.id in row.gold]
+        if not gold and not row.answerable:
+            raise UnreadableData(
+                f"row {row.number} has neither gold passages nor a rewrite: a retriever learns from these"
+            )
+        queries.append(row.question if gold else conversational(from_messages(list(messages(row))), row.question))
+        texts.append(embedded(gold[0]) if gold else row.answers[0])
+        ids.append(gold[0].id if gold else "")
+    passages = embed.passages([text for text, id in zip(texts, ids, strict=True) if id])
+    rewrites = embed.queries([text for text, id in zip(texts, ids, strict=True) if not id])
+    at = {True: iter(passages), False: iter(rewrites)}
+    return [Pair(query, torch.from_numpy(next(at[bool(id)])), id) for query, id in zip(queries, ids, strict=True)]
+
+
+def _cut(pairs: Sequence[Pair], size: int) -> list[Sequence[Pair]]:
+    return [pairs[start : start + size] for start in range(0, len(pairs), size)]
+
+
+def _keep(branches: Branches, encoder: QueryEncoder | None, out: Path, note: dict[str, object]) -> None:
+    branches.save(out)
+    (out / NOTE).write_text(json.dumps(note, ensure_ascii=False, indent=1), encoding="utf-8")
+    if encoder is not None:
+        encoder.save(out / "embedder")

@@ -1,0 +1,125 @@
+"""Rows -> examples: the prompts of their branches, the prior over them, the tokens to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from chatbot.conversation import Conversation, Query
+from chatbot.embedders.base import Embedder, Vectors
+from chatbot.errors import UnreadableData
+from chatbot.history import from_messages
+from chatbot.knowledge import embedded
+from chatbot.language import detect
+from chatbot.passage import Hit, Passage
+from chatbot.prompt import Prompt, answer_prompts, rewrite_prompt
+from chatbot.rag_token import log_prior
+from chatbot.rows import Row, messages
+from chatbot.train.branches import Branches
+from chatbot.train.generator import Example
+
+Search = Callable[[Conversation, str], Sequence[Passage]]  # best first
+LEAST_PRIOR = 0.01  # "no passage" is read where it has so much: as in the chat, see settings.least_prior
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Makes examples of rows; `limit`: tokens that a prompt and its reply may have together."""
+
+    branches: Branches
+    refusal: str
+    limit: int | None = None
+
+    def alone(self, row: Row) -> Example:
+        """One passage with all of the prior, the gold one where it is named: plain fine-tuning."""
+        held = [passage for passage in row.passages if passage.id in row.gold] or list(row.passages)
+        return self._example(row, _prompts(row, held[:1])[:1], [0.0], group=held[0].id)
+
+    def mixture(self, row: Row, found: Found) -> Example:
+        """Every passage with its prior, and "no passage" where its prior is not negligible."""
+        prompts, prior = _prompts(row, found.passages), list(found.log_prior)
+        if prior[-1] < np.log(LEAST_PRIOR):
+            prompts, prior = prompts[:-1], torch.log_softmax(torch.tensor(prior[:-1]), dim=-1).tolist()
+        lacking = tuple(
+            index for index, passage in enumerate(found.passages) if row.gold and passage.id not in row.gold
+        )
+        made = self._example(row, prompts, prior, group=found.passages[0].document)
+        return replace(made, lacking=lacking, query=row.question, vectors=torch.from_numpy(found.vectors))
+
+    def rewrite(self, row: Row) -> Example:
+        """One branch: the question as it was asked, to the question that stands alone."""
+        prompt = rewrite_prompt(_conversation(row), row.question, detect(row.question))
+        return self._example(row, [prompt], [0.0], group=str(row.number))
+
+    def _example(self, row: Row, prompts: Sequence[Prompt], prior: Sequence[float], group: str) -> Example:
+        targets = self.branches.target(row.answers[0] if row.answerable else self.refusal)
+        longest = max(map(self.branches.length, prompts))
+        if self.limit is not None and longest + len(targets) > self.limit:
+            raise UnreadableData(
+                f"row {row.number} has a prompt of {longest:,} tokens and an answer of {len(targets):,}, and the model "
+                f"reads {self.limit:,}: shorten it or leave it out"
+            )
+        return Example(row.number, tuple(prompts), tuple(prior), tuple(targets), group=group)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A row's passages, most similar first, with what makes their prior."""
+
+    passages: tuple[Passage, ...]
+    log_prior: tuple[float, ...]  # (K + 1,), "no passage" last
+    vectors: Vectors  # (K, D)
+
+
+class Weigher:
+    """Gives rows their passages, K at most, and the prior that the chat would give them."""
+
+    def __init__(self, embedder: Embedder, k: int, temperature: float, no_passage: float) -> None:
+        self._embedder = embedder
+        self._k = k
+        self._temperature = temperature
+        self._no_passage = no_passage
+
+    def weigh(self, rows: Sequence[Row], search: Search | None = None, hindsight: bool = False) -> list[Found]:
+        """`search`: for rows that came without passages. `hindsight`: the passage that is found with question and
+        answer together is among them, so that a question whose passage was missed does not teach to ignore passages.
+        """
+        passages = [list(row.passages) or self._found(row, search, hindsight) for row in rows]
+        every = list(dict.fromkeys(passage for each in passages for passage in each))
+        vectors = dict(zip(every, self._embedder.passages([embedded(each) for each in every]), strict=True))
+        queries = self._embedder.queries([row.question for row in rows])
+        return [
+            self._weighed(row, [(passage, vectors[passage]) for passage in each], query)
+            for row, each, query in zip(rows, passages, queries, strict=True)
+        ]
+
+    def _found(self, row: Row, search: Search | None, hindsight: bool) -> list[Passage]:
+        if search is None:
+            raise UnreadableData(f"row {row.number} has no passages, and there is no knowledge base to find some in")
+        found = list(search(_conversation(row), row.question))[: self._k]
+        if hindsight and row.answerable:
+            best = list(search(Conversation(), f"{row.question} {row.answers[0]}"))[:1]
+            found = [*found[: self._k - len(best)], *(each for each in best if each not in found[: self._k - 1])]
+        if not found:
+            raise UnreadableData(f"row {row.number} finds no passage: is the knowledge base empty?")
+        return found
+
+    def _weighed(self, row: Row, pairs: Sequence[tuple[Passage, Vectors]], query: Vectors) -> Found:
+        scored = sorted(pairs, key=lambda pair: (pair[0].id not in row.gold, -float(pair[1] @ query)))[: self._k]
+        scored.sort(key=lambda pair: -float(pair[1] @ query))
+        vectors = np.stack([vector for _, vector in scored])
+        prior = log_prior(torch.from_numpy(vectors @ query), self._temperature, self._no_passage)
+        return Found(tuple(passage for passage, _ in scored), tuple(prior.tolist()), vectors)
+
+
+def _conversation(row: Row) -> Conversation:
+    return from_messages(list(messages(row)))
+
+
+def _prompts(row: Row, passages: Sequence[Passage]) -> list[Prompt]:
+    """As the chat puts them for a question that needed no rewriting, "no passage" last."""
+    query = Query(row.question, row.question, detect(row.question))
+    return answer_prompts(_conversation(row), query, [Hit(passage, 0.0) for passage in passages])

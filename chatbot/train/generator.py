@@ -1,0 +1,139 @@
+"""A generator's training: the marginal likelihood of answers over their passages (Lewis et al. 2020, section 2.4).
+
+    RAG-Token      -log p(y | x, D) = -sum_i log sum_z p(z | x, D) p(y_i | x, z, y_<i)
+    RAG-Sequence   -log p(y | x, D) = -log sum_z p(z | x, D) prod_i p(y_i | x, z, y_<i)
+
+A question without an answer has the refusal as its answer. The marginal likelihood alone leaves open what a branch
+says whose passage does not hold the answer: others speak for it. Where a row names its `gold` passages, `refusing`
+adds -log p(refusal | x, z) of the others, which is what makes a branch's refusal tell something.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from chatbot.likelihood import rag_sequence_nll, rag_token_nll
+from chatbot.prompt import Prompt
+from chatbot.train.branches import Branch, Branches
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A row, ready: K prompts, with "no passage" last where it is read."""
+
+    number: int  # of the row in its file
+    prompts: tuple[Prompt, ...]
+    log_prior: tuple[float, ...]  # (K,)
+    targets: tuple[int, ...]
+    lacking: tuple[int, ...] = ()  # branches whose passage is known not to hold the answer
+    group: str = ""  # examples of one group are read together, as they share passages
+    query: str = ""  # for a query encoder that is trained along
+    vectors: Tensor | None = None  # (passages, D), of the passages
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    sequence: bool = False  # RAG-Sequence instead of RAG-Token
+    smoothing: float = 0.0
+    refusing: float = 0.0  # weight of what a branch without the answer is taught
+
+
+class Prior(nn.Module):
+    """log p(z | x) with a gradient to the query encoder, the passages' vectors staying as they are (as in the paper).
+
+    `encode`: a module that takes texts and gives (N, D).
+    """
+
+    def __init__(self, encode: nn.Module, temperature: float, no_passage: float) -> None:
+        super().__init__()
+        self.encode = encode
+        self._temperature = temperature
+        self._no_passage = no_passage
+
+    def forward(self, queries: Sequence[str], vectors: Sequence[Tensor], branches: Sequence[int]) -> list[Tensor]:
+        """(N,) texts, N times (K, D), how many branches are read: K, or K + 1 with "no passage"."""
+        found = []
+        for query, passages, count in zip(self.encode(list(queries)), vectors, branches, strict=True):
+            similarities = passages.to(query) @ query
+            scores = torch.cat([similarities, similarities.new_tensor([self._no_passage])])[:count]
+            found.append(torch.log_softmax(scores / self._temperature, dim=-1))
+        return found
+
+
+class Losses(nn.Module):
+    """Wraps the branches, so that its `forward` is what several processes share."""
+
+    def __init__(
+        self, branches: Branches, refusal: Sequence[int], objective: Objective, prior: Prior | None = None
+    ) -> None:
+        """`prior`: a query encoder that is trained along; without it the examples' own prior is taken."""
+        super().__init__()
+        self.model = branches.model
+        self.prior = prior
+        self._branches = branches
+        self._refusal = tuple(refusal)
+        self._objective = objective
+
+    def forward(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+        """(the sum of the losses in nats, the number of target tokens) over the examples."""
+        wanted = [Branch(prompt, each.targets) for each in examples for prompt in each.prompts]
+        lacking = [each.prompts[index] for each in examples for index in each.lacking if self._objective.refusing]
+        refusing = [Branch(prompt, self._refusal) for prompt in lacking]
+        priors = self._priors(examples)
+        told = self._branches.log_probs([*wanted, *refusing])
+        losses, at, tokens = [], 0, 0.0
+        for each, log_prior in zip(examples, priors, strict=True):
+            log_probs = torch.stack(told[at : at + len(each.prompts)])
+            at += len(each.prompts)
+            tokens += len(each.targets)
+            losses.append(self._marginal(each, log_prior, log_probs))
+        for log_probs in told[at:]:
+            targets = torch.tensor(self._refusal, device=log_probs.device)
+            losses.append(-self._objective.refusing * log_probs.gather(-1, targets[:, None]).sum())
+            tokens += self._objective.refusing * len(self._refusal)
+        return torch.stack(losses).sum(), torch.tensor(float(tokens))
+
+    def _priors(self, examples: Sequence[Example]) -> list[Tensor]:
+        if self.prior is None:
+            return [torch.tensor(each.log_prior, dtype=torch.float32) for each in examples]
+        vectors = [each.vectors for each in examples if each.vectors is not None]
+        priors: list[Tensor] = self.prior(
+            [each.query for each in examples], vectors, [len(each.prompts) for each in examples]
+        )
+        return priors
+
+    def _marginal(self, example: Example, log_prior: Tensor, log_probs: Tensor) -> Tensor:
+        """(K,), (K, T, V) -> ()."""
+        nll = rag_sequence_nll if self._objective.sequence else rag_token_nll
+        targets = torch.tensor([example.targets], device=log_probs.device)
+        mask = torch.ones_like(targets, dtype=torch.bool)
+        return nll(
+            log_prior.to(log_probs.device).unsqueeze(0),
+            log_probs.unsqueeze(0),
+            targets,
+            mask,
+            self._objective.smoothing,
+        ).squeeze(0)
+
+
+def batches(examples: Sequence[Example], size: int, seed: int) -> list[list[Example]]:
+    """One epoch: examples of a group together, as they share passages, groups and their parts in a random order."""
+    chance = random.Random(seed)
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.group, []).append(example)
+    made: list[list[Example]] = []
+    loose: list[Example] = []
+    for members in groups.values():
+        chance.shuffle(members)
+        cut = len(members) - len(members) % size
+        made += [members[start : start + size] for start in range(0, cut, size)]
+        loose += members[cut:]  # the rests are joined, still group by group
+    made += [loose[start : start + size] for start in range(0, len(loose), size)]
+    chance.shuffle(made)
+    return made

@@ -1,0 +1,59 @@
+"""A model made ready to learn: LoRA matrices beside its weights, or all of its weights; and what is saved of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from chatbot.train.branches import Branches, CausalBranches
+
+REFUSAL = "Not in the text."  # what a branch learns to say whose passage does not hold the answer
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """Of every linear layer. Full fine-tuning instead: rank 0."""
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+
+
+def ready(folder: str, lora: Lora, before: Path | None = None, checkpointing: bool = False) -> Branches:
+    """`before`: the folder of an adapter to go on from. Raises MissingModel."""
+    return causal(folder, lora, None if before is None else str(before), checkpointing)
+
+
+def causal(folder: str, lora: Lora, before: str | None = None, checkpointing: bool = False) -> CausalBranches:
+    """`before`: an adapter to go on from."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # frozen weights are held in bf16 where that is fast; what learns is in float32
+    dtype = torch.bfloat16 if lora.rank and _has_bf16() else torch.float32
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)  # type: ignore[arg-type]
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+        model.enable_input_require_grads()
+    if before is not None:
+        model = PeftModel.from_pretrained(model, before, is_trainable=True)
+    elif lora.rank:
+        model = get_peft_model(
+            model,
+            LoraConfig(
+                r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear",
+                task_type="CAUSAL_LM",
+            ),
+        )  # fmt: skip
+    window = getattr(model.config, "max_position_embeddings", None)
+    return CausalBranches(model, tokenizer, window)
+
+
+def _has_bf16() -> bool:
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported())
