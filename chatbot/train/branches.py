@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import torch
 from peft import PeftModel
-from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -142,7 +141,7 @@ class CausalBranches:
         inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         device = self.model.device
         low = self.model.dtype != torch.float32  # then LoRA's own matrices are in float32, and are multiplied lower
-        with torch.autocast(device.type, torch.bfloat16, enabled=low), disable_input_dtype_casting(self.model, low):
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
             output = getattr(inner, inner.base_model_prefix)(
                 input_ids=ids.to(device),
                 attention_mask=seen.unsqueeze(1).to(device),
