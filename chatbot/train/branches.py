@@ -21,7 +21,7 @@ from chatbot.generators.causal import segments
 from chatbot.prompt import Prompt
 
 ROW = 640  # tokens that a row of several questions is filled up to: attention costs their square
-READ = 4096  # tokens read at a time, padding included
+READ = 1200  # tokens read at a time, padding included: more at once is no quicker on a CPU, and pads more
 
 
 class Branches(Protocol):

@@ -1,0 +1,377 @@
+"""Training: exact branches, RAG's losses, a loop that can be interrupted, and the commands on small random models."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from chatbot.cli import main
+from chatbot.errors import TrainingFailed
+from chatbot.generators.causal import Causal
+from chatbot.prompt import Prompt
+from chatbot.train.branches import Branch, CausalBranches
+from chatbot.train.generator import Example, Losses, Objective, Prior, batches
+from chatbot.train.loop import CHECKPOINT, Progress, Schedule, run
+from chatbot.train.model import Lora, causal
+
+
+def prompt(passage: str | None, query: str) -> Prompt:
+    return Prompt("Answer.", passage, (), query, "Text: ")
+
+
+@pytest.fixture
+def branches(tiny_llama: Path) -> CausalBranches:
+    torch.manual_seed(0)
+    made = causal(str(tiny_llama), Lora(0))
+    assert isinstance(made, CausalBranches)
+    return made
+
+
+def asked(branches: CausalBranches) -> list[Branch]:
+    texts = [("a passage", "one?", "yes"), ("another passage", "two?", "perhaps not"), (None, "three?", "no")]
+    texts += [("a passage", "what is in the text?", "the answer"), ("a passage", "four", "or none")]
+    return [Branch(prompt(passage, query), tuple(branches.target(answer))) for passage, query, answer in texts]
+
+
+def test_questions_that_share_a_passage_are_told_what_each_would_be_told_alone(branches: CausalBranches) -> None:
+    together = branches.log_probs(asked(branches))
+    for branch, told in zip(asked(branches), together, strict=True):
+        (alone,) = branches.log_probs([branch])
+        assert told.shape == (len(branch.target), branches.model.config.vocab_size)
+        torch.testing.assert_close(told, alone, atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_trained_is_what_the_chat_reads(branches: CausalBranches, tiny_llama: Path) -> None:
+    for branch in asked(branches):
+        (trained,) = branches.log_probs([branch])
+        decoding = Causal(str(tiny_llama), engine="transformers").read([branch.prompt])
+        for token, row in zip(branch.target, trained, strict=True):
+            torch.testing.assert_close(row, decoding.log_probs()[0], atol=1e-4, rtol=1e-4)
+            decoding.push(token)
+
+
+def example(branches: CausalBranches, prior: Sequence[float], answer: str = "the answer") -> Example:
+    prompts = (prompt("a passage", "what?"), prompt("another passage", "what?"), prompt(None, "what?"))
+    return Example(1, prompts, tuple(map(math.log, prior)), tuple(branches.target(answer)))
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+def test_the_loss_is_the_marginal_likelihood_written_out(branches: CausalBranches, sequence: bool) -> None:
+    one = example(branches, (0.6, 0.3, 0.1))
+    loss, tokens = Losses(branches, (), Objective(sequence))([one])
+    told = [branches.log_probs([Branch(each, one.targets)])[0].exp() for each in one.prompts]
+    likelihoods = [[float(row[token]) for row, token in zip(each, one.targets, strict=True)] for each in told]
+    if sequence:
+        wanted = -math.log(sum(p * math.prod(each) for p, each in zip((0.6, 0.3, 0.1), likelihoods, strict=True)))
+    else:
+        columns = zip(*likelihoods, strict=True)
+        wanted = -sum(math.log(0.6 * a + 0.3 * b + 0.1 * c) for a, b, c in columns)
+    assert float(loss) == pytest.approx(wanted, rel=1e-4)
+    assert float(tokens) == len(one.targets)
+
+
+def test_a_branch_that_lacks_the_answer_is_taught_the_refusal(branches: CausalBranches) -> None:
+    one = example(branches, (0.6, 0.3, 0.1))
+    refusal = tuple(branches.target("none"))
+    lacking = Example(1, one.prompts, one.log_prior, one.targets, lacking=(1,))
+    plain, _ = Losses(branches, refusal, Objective(refusing=0.5))([one])
+    taught, _ = Losses(branches, refusal, Objective(refusing=0.5))([lacking])
+    (told,) = branches.log_probs([Branch(one.prompts[1], refusal)])
+    added = -sum(float(row[token]) for row, token in zip(told, refusal, strict=True))
+    assert float(taught - plain) == pytest.approx(0.5 * added, rel=1e-4)
+
+
+class Told:
+    """Branches without a model: a passage that holds the answer makes it likely, another does not."""
+
+    model = nn.Linear(1, 1)
+    limit = None
+
+    def target(self, text: str) -> list[int]:
+        return [int(text)]
+
+    def length(self, prompt: Prompt) -> int:
+        return 1
+
+    def save(self, folder: Path) -> None: ...
+
+    def log_probs(self, branches: Sequence[Branch]) -> list[Tensor]:
+        return [self._of(branch) for branch in branches]
+
+    def _of(self, branch: Branch) -> Tensor:
+        holds = branch.prompt.passage == str(branch.target[0])
+        return torch.full((1, 12), 0.9 if holds else 0.1).log()
+
+
+class Words(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.vectors = nn.Embedding(size, size)
+        nn.init.normal_(self.vectors.weight, std=0.1)
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        return self.vectors(torch.tensor([int(text) for text in texts]))
+
+
+def test_retrieval_improves_by_the_generators_loss_alone() -> None:
+    """Twelve words, each answered by one of twelve passages, whose vectors stay as they are."""
+    torch.manual_seed(0)
+    size, told = 12, Told()
+    vectors = torch.eye(size)
+    examples = [
+        Example(
+            word, tuple(prompt(str(passage), str(word)) for passage in range(size)), (), (word,), query=str(word),
+            vectors=vectors,
+        )
+        for word in range(size)
+    ]  # fmt: skip
+    prior = Prior(Words(size), temperature=0.2, no_passage=0.0)
+    losses = Losses(told, (), Objective(), prior)
+
+    def found() -> int:
+        return int(
+            (prior.encode([str(word) for word in range(size)]) @ vectors.T).argmax(1).eq(torch.arange(size)).sum()
+        )
+
+    before = found()
+    optimizer = torch.optim.Adam(prior.parameters(), lr=0.05)
+    for _ in range(60):
+        loss, _ = losses(examples)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert before < size / 2
+    assert found() == size
+
+
+def test_the_prior_has_the_gradient_of_the_formula() -> None:
+    """d(-log p)/d s_z = (p(z | x) - p(z | x, y)) / temperature, for a reply of one token."""
+    similarities = torch.tensor([0.5, 0.4, 0.1], dtype=torch.float64, requires_grad=True)
+
+    class Same(nn.Module):
+        def forward(self, texts: Sequence[str]) -> Tensor:
+            return similarities.unsqueeze(0)
+
+    prior = Prior(Same(), temperature=0.2, no_passage=0.0)
+    prompts = tuple(prompt(str(number), "1") for number in range(3))
+    one = Example(1, prompts, (), (1,), query="q", vectors=torch.eye(3, dtype=torch.float64))
+    loss, _ = Losses(Told(), (), Objective(), prior)([one])
+    loss.backward()
+    weights = torch.softmax(similarities.detach() / 0.2, 0)
+    likelihoods = torch.tensor([0.1, 0.9, 0.1], dtype=torch.float64)
+    posterior = weights * likelihoods / (weights * likelihoods).sum()
+    assert similarities.grad is not None
+    torch.testing.assert_close(similarities.grad, (weights - posterior) / 0.2, atol=1e-6, rtol=1e-5)
+
+
+def test_batches_keep_a_groups_examples_together_and_follow_from_the_seed(branches: CausalBranches) -> None:
+    examples = [Example(number, (), (), (), group=str(number // 4)) for number in range(16)]
+    first, second = batches(examples, 4, 1), batches(examples, 4, 1)
+    assert first == second != batches(examples, 4, 2)
+    assert all(len({each.group for each in batch}) == 1 for batch in first)
+    assert sorted(each.number for batch in first for each in batch) == list(range(16))
+
+
+class Line(nn.Module):
+    """y = w x, to be learned; `broken` from a step on."""
+
+    def __init__(self, broken: float = math.inf) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(1))
+        self.broken, self.seen = broken, 0
+
+    def forward(self, batch: Sequence[float]) -> tuple[Tensor, Tensor]:
+        self.seen += 1
+        x = torch.tensor(batch)
+        loss = ((self.w * x - 3 * x) ** 2).sum()
+        return loss * (math.nan if self.seen > self.broken else 1), torch.tensor(float(len(batch)))
+
+
+class Toy:
+    def __init__(self, module: Line, measured: Sequence[Sequence[float]] = ()) -> None:
+        self.module, self.measured = module, measured
+
+    def epoch(self, number: int) -> Sequence[Any]:
+        return [[float(index + number)] for index in range(1, 9)]
+
+    def development(self) -> Sequence[Any]:
+        return self.measured
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "w").write_text(str(float(self.module.w)))
+
+
+SCHEDULE = Schedule(epochs=3, learning_rate=0.05, save_every=0)
+
+
+class Interrupted(Exception): ...
+
+
+def stop_at(step: int) -> Callable[[Progress], None]:
+    def report(progress: Progress) -> None:
+        if progress.step == step:
+            raise Interrupted
+
+    return report
+
+
+def test_an_interrupted_training_goes_on_to_what_it_would_have_become(tmp_path: Path) -> None:
+    whole, parts = Line(), Line()
+    run(Toy(whole), SCHEDULE, tmp_path / "whole")
+    for step in (5, 12):
+        with pytest.raises(Interrupted):
+            run(Toy(parts), SCHEDULE, tmp_path / "parts", stop_at(step))
+        parts = Line()  # a new process knows nothing
+    progress = run(Toy(parts), SCHEDULE, tmp_path / "parts")
+    assert progress.step == progress.steps == 24
+    assert float(parts.w) == pytest.approx(float(whole.w), abs=1e-6)
+
+
+def test_a_finished_training_is_not_gone_over_again(tmp_path: Path) -> None:
+    run(Toy(Line()), SCHEDULE, tmp_path)
+    with pytest.raises(TrainingFailed, match="finished: give another --out"):
+        run(Toy(Line()), SCHEDULE, tmp_path)
+
+
+def test_a_diverging_loss_ends_in_one_line_and_the_checkpoint_before_stays(tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailed, match=r"the loss of step 6 is nan: lower --learning-rate"):
+        run(Toy(Line(broken=5)), SCHEDULE, tmp_path)
+    state = json.loads((tmp_path / CHECKPOINT / "progress.json").read_text())
+    assert state["step"] == 5
+    assert run(Toy(Line()), SCHEDULE, tmp_path).step == 24
+
+
+def test_training_stops_when_the_development_split_gets_no_better_and_the_best_is_kept(tmp_path: Path) -> None:
+    class Worse(Toy):
+        def development(self) -> Sequence[Any]:
+            return [[1.0]] if float(self.module.w) < 1 else [[9.0]]
+
+    schedule = Schedule(epochs=9, learning_rate=0.2, measure_every=1, patience=3)
+    progress = run(Worse(Line()), schedule, tmp_path)
+    assert progress.step < progress.steps
+    assert float((tmp_path / "w").read_text()) < 1
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(Toy(Line()), SCHEDULE, tmp_path, stop_at(2))
+
+    class Other(Line):
+        def __init__(self) -> None:
+            super().__init__()
+            self.b = nn.Parameter(torch.zeros(1))
+
+    with pytest.raises(TrainingFailed, match="checkpoint of another training"):
+        run(Toy(Other()), SCHEDULE, tmp_path)
+
+
+ROWS = [
+    {
+        "question": f"what colour is box {number}",
+        "passages": [
+            {"id": f"a{number}", "title": f"Boxes {number}", "text": f"box {number} is {colour}"},
+            {"id": f"b{number}", "title": "Ways", "text": f"the way goes {number} miles"},
+        ],
+        "gold": [f"a{number}"],
+        "answer": colour,
+        "answerable": True,
+    }
+    for number, colour in enumerate(["red", "blue", "green", "red", "blue", "green"])
+]
+WITHOUT = {"question": "who owns the box", "passages": [{"id": "a0", "text": "box 0 is red"}], "answerable": False}
+TURNS = [
+    {
+        "history": ["who", "me"],
+        "utterance": "when",
+        "rewrite": "when me",
+    },
+    {"history": ["a box", "yes"], "utterance": "red", "rewrite": "red box"},
+]
+
+
+def train(tmp_path: Path, model: Path, what: str, rows: Sequence[object], *flags: str) -> int:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = ["--home", str(tmp_path / "home"), "--set", f"generator={model}", "--set", "k=2"]
+    out = ["--data", str(data), "--out", str(tmp_path / "out"), "--batch", "2", "--accumulate", "1"]
+    return main([*given, "train", *what.split(), *out, *flags])
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--alone",),
+        ("--refusing", "0.3", "--smoothing", "0.1"),
+        ("--loss", "sequence", "--held-out", "0.3"),
+        ("--checkpointing", "--dropout", "0.1"),
+    ],
+)
+def test_an_adapter_is_trained_and_the_chat_uses_it(
+    flags: tuple[str, ...], tmp_path: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path, tiny_llama, "generator", [*ROWS, WITHOUT], "--learning-rate", "0.01", *flags) == 0, (
+        capsys.readouterr().err
+    )
+    assert (tmp_path / "out" / "curve.json").is_file()
+    prompts = [prompt("box 0 is red", "what colour is box 0")]
+    plain = Causal(str(tiny_llama)).read(prompts).log_probs()
+    adapted = Causal(str(tiny_llama), adapter=str(tmp_path / "out"))
+    assert not torch.allclose(adapted.read(prompts).log_probs(), plain, atol=1e-3)
+    assert adapted.refusal == CausalBranches(None, _tokenizer(tiny_llama), None).target("Not in the text.")[0]
+
+
+def test_all_weights_can_be_trained_into_a_model_of_its_own(tmp_path: Path, tiny_llama: Path) -> None:
+    assert train(tmp_path, tiny_llama, "generator", ROWS, "--rank", "0", "--alone", "--learning-rate", "0.01") == 0
+    trained = Causal(str(tmp_path / "out"))
+    assert trained.refusal is not None
+    prompts = [prompt("box 0 is red", "what colour is box 0")]
+    assert not torch.allclose(trained.read(prompts).log_probs(), Causal(str(tiny_llama)).read(prompts).log_probs())
+
+
+def test_a_rewriter_is_trained(tmp_path: Path, tiny_llama: Path) -> None:
+    assert train(tmp_path, tiny_llama, "rewriter", TURNS) == 0
+    assert Causal(str(tiny_llama), adapter=str(tmp_path / "out")).refusal is None
+
+
+@pytest.mark.parametrize("rows", [ROWS, TURNS], ids=["gold passages", "rewrites"])
+def test_a_query_encoder_is_trained_and_passages_keep_their_vectors(
+    rows: Sequence[object], tmp_path: Path, tiny_llama: Path
+) -> None:
+    from chatbot.embedders.sentence import SentenceEmbedder
+
+    assert train(tmp_path, tiny_llama, "retriever", rows, "--learning-rate", "0.001") == 0
+    before, after = SentenceEmbedder(), SentenceEmbedder(tmp_path / "out")
+    assert abs(before.passages(["box 0 is red"]) - after.passages(["box 0 is red"])).max() < 1e-5
+    assert abs(before.queries(["which box"]) - after.queries(["which box"])).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([*ROWS, {**ROWS[0], "answer": ""}], "row 7 has no 'answer' though it is answerable"),
+        ([*ROWS, {**ROWS[0], "passages": [{"text": " "}]}], "row 7 has an empty passage"),
+        ([*ROWS, {**ROWS[0], "answer": "long " * 600}], "row 7 has a prompt of"),
+        ([*ROWS, {"question": "who", "answer": "me"}], "row 7 has no passages to be read alone"),
+    ],
+)
+def test_a_bad_row_is_named(
+    rows: Sequence[object], told: str, tmp_path: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path, tiny_llama, "generator", rows, "--alone") == 1
+    err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("marginalia:")]
+    assert len(err) == 1
+    assert told in err[0]
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
