@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -17,6 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from chatbot import models, settings
+from chatbot.branches import branches
 from chatbot.catalogue import Catalogue, Entry
 from chatbot.conversation import Conversation
 from chatbot.dialogue import Dialogue
@@ -105,6 +107,7 @@ class Chatbot:
                     self._generator,
                     sampling=sampling(self.settings),
                     mixing=mixing(self.settings, self._generator),
+                    reading=partial(branches, reading=self.settings.reading, pair_prior=self.settings.pair_prior),
                     least_confidence=self.settings.least_confidence,
                     max_utterance=self.settings.max_utterance,
                 )

@@ -41,6 +41,14 @@ class Settings:
     chroma: str = _setting("", "Address of a Chroma server (`http://host:port`); empty: a store of our own under home.")
     retriever: str = _setting("hybrid", "What ranks passages.", choices=("hybrid", "dense", "lexical"))
     k: int = _setting(5, "Passages a reply is generated from.", low=1, high=50)
+    reading: str = _setting(
+        "apart",
+        "Each passage alone; `apart+pair`: the two likeliest also together; `stuffing`: all in one prompt, a baseline.",
+        choices=("apart", "apart+pair", "stuffing"),
+    )
+    pair_prior: float = _setting(
+        0.5, "Share of the prior of either that reading the two together gets, with `apart+pair`.", low=0, high=1
+    )
     temperature_of_prior: float = _setting(
         0.05, "Temperature of p(z | x) over cosine similarities: lower trusts the ranking more.", low=0.001, high=10
     )

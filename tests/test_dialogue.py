@@ -156,6 +156,30 @@ def test_a_reply_made_from_everything_has_no_notice(open_scripted: Open, documen
     assert ask(chatbot, "How many days of leave do employees have?").reply.notice == ""
 
 
+@pytest.mark.parametrize("reading", ["apart", "apart+pair", "stuffing"])
+def test_every_way_of_reading_replies_weighs_every_passage_and_says_what_did_not_fit(
+    open_scripted: Open, documents: list[Path], monkeypatch: pytest.MonkeyPatch, reading: str
+) -> None:
+    read: list[int] = []
+
+    class Noting(Narrow):
+        def read(self, prompts: Sequence[Prompt]) -> Decoding:
+            read.append(len(prompts))
+            return super().read(prompts)
+
+    monkeypatch.setattr("chatbot.assemble.Scripted", Noting)
+    chatbot = open_scripted(k=3, reading=reading, least_prior=0)
+    (documents[0].parent / "third.txt").write_text("Boats leave Lyon at seven.")
+    list(chatbot.knowledge.add_all([*documents, documents[0].parent / "third.txt"]))
+    turn = ask(chatbot, "What may hotels in Lyon cost a night?")
+    assert read[-1] == {"apart": 4, "apart+pair": 5, "stuffing": 2}[reading]
+    assert turn.reply.text == "Hotels in Lyon may cost ninety euros a night."
+    assert len(turn.hits) == 3
+    assert len(turn.reply.weights) == 4
+    assert sum(turn.reply.weights) == pytest.approx(1)
+    assert words_for("en").cut["passage"] in turn.reply.notice
+
+
 def test_without_documents_the_reply_says_so(open_scripted: Open) -> None:
     reply = ask(open_scripted(), "How many days of leave are there?").reply
     assert reply.abstained

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS: dict[str, tuple[str, str]] = {
     "values": ("errors passage conversation events", "values"),
     "settings": ("settings", "values"),
-    "equations": ("rag_token likelihood attribution fusion language prompt", "values equations"),
+    "equations": ("rag_token likelihood attribution branches fusion language prompt", "values equations"),
     "protocols": (
         "embedders embedders.base generators generators.base generators.engine index index.base",
         "values equations protocols",
