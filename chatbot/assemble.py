@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -124,6 +125,7 @@ class Chatbot:
 
     def _forget(self) -> None:
         """Drop what the generator keeps of passages, some of which are gone."""
+        shutil.rmtree(read_passages(self.settings), ignore_errors=True)  # of an earlier process, too
         if self._dialogue is not None and (forget := getattr(self._generator, "forget", None)) is not None:
             forget()
 
@@ -190,6 +192,7 @@ def generator(chosen: Settings, progress: Progress = lambda share, what: None) -
     if chosen.generator == "scripted":
         return Scripted()
     from chatbot.generators.causal import Causal  # transformers takes seconds to import
+    from chatbot.generators.disk_cache import DiskCache
     from chatbot.generators.seq2seq import Seq2Seq, is_encoder_decoder
 
     torch.set_num_threads(min(chosen.threads or cores(), cores()))
@@ -197,12 +200,21 @@ def generator(chosen: Settings, progress: Progress = lambda share, what: None) -
     model = models.locate(chosen.generator, folder) or models.fetch(chosen.generator, folder, progress)
     if is_encoder_decoder(model):
         return Seq2Seq(model)
+    disk = DiskCache(read_passages(chosen), chosen.passage_cache_disk_mb * 1_000_000)
+    if not disk.budget:
+        shutil.rmtree(read_passages(chosen), ignore_errors=True)
     return Causal(
         model,
         reserve=chosen.max_reply_tokens,
         cache_bytes=chosen.passage_cache_mb * 1_000_000,
         engine=chosen.engine,
+        disk=disk if disk.budget else None,
     )
+
+
+def read_passages(chosen: Settings) -> Path:
+    """Where the generator keeps what it made of passages."""
+    return chosen.home / "cache" / "passages"
 
 
 def epsilon(chosen: Settings, by: Generator) -> float:

@@ -228,13 +228,14 @@ class KnowledgeBase:
         return Outcome(entry.name, "replaced" if old else "added", entry.notice, entry.id, entry.passages)
 
     def _forget(self, document_id: str) -> None:
-        shutil.rmtree(self._files / document_id, ignore_errors=True)
-        self._store.delete(document_id)
         self._forgotten()
+        self._store.delete(document_id)
+        shutil.rmtree(self._files / document_id, ignore_errors=True)  # last: after a crash it tells what is left over
 
     def _remove_strangers(self, known: set[str]) -> None:
         for folder in self._files.iterdir() if self._files.is_dir() else ():
             if folder.name.startswith(_ARRIVING) or (_ID.fullmatch(folder.name) and folder.name not in known):
+                self._forgotten()
                 shutil.rmtree(folder, ignore_errors=True)
 
 

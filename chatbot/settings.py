@@ -97,6 +97,9 @@ class Settings:
     passage_cache_mb: int = _setting(
         512, "Memory for passages that the generator has read, in megabytes; 0: read them again.", low=0, high=1_000_000
     )
+    passage_cache_disk_mb: int = _setting(
+        0, "Disk space under home for the same, so that a restart keeps it; 0: none.", low=0, high=1_000_000
+    )
     max_utterance: int = _setting(4000, "Longest question, in characters.", low=1, high=1_000_000)
     max_file_mb: int = _setting(100, "Largest file that is read, in megabytes.", low=1, high=10_000)
     sample: bool = _setting(True, "Load the sample documents into an empty knowledge base at the first start.")

@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 from chatbot.errors import MissingModel
 from chatbot.generators import lean
 from chatbot.generators.base import Decoding
+from chatbot.generators.disk_cache import DiskCache
 from chatbot.generators.engine import Engine, Rows
 from chatbot.generators.passage_cache import PassageCache, keys_of, packed
 from chatbot.generators.reference import Reference
@@ -55,19 +56,27 @@ class Causal:
     """A folder or hub id that `AutoModelForCausalLM` loads. Loading happens at the first use, once.
 
     `reserve`: tokens of the window kept free for the reply. `cache_bytes`: how much of what was read is kept, in
-    16 bits a number; 0 keeps nothing and rounds nothing.
+    16 bits a number; 0 keeps nothing and rounds nothing. `disk`: where what was made of passages outlives the process.
     `engine`: "transformers", "lean", "lean-float32", or "auto", the fastest that runs the model here.
     Raises MissingModel where the weights are not found or the engine does not fit them.
     """
 
-    def __init__(self, model: str, *, reserve: int = 256, cache_bytes: int = 0, engine: str = "transformers") -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        reserve: int = 256,
+        cache_bytes: int = 0,
+        engine: str = "transformers",
+        disk: DiskCache | None = None,
+    ) -> None:
         self._name = model
         self._engine = engine
         self._reserve = reserve
         self._loading = threading.Lock()
         self._tokenizing = threading.Lock()  # all share the switch `split_special_tokens`
         self._loaded: _Loaded | None = None
-        self.cache = PassageCache(cache_bytes)
+        self.cache = PassageCache(cache_bytes, disk)
 
     def warm(self) -> None:
         """Load the weights now."""
@@ -86,7 +95,8 @@ class Causal:
         limit = None if loaded.window is None else max(1, loaded.window - self._reserve)
         with self._tokenizing:
             fitted = [_fit(loaded.tokenizer, prompt, limit) for prompt in prompts]
-        rows = _read(loaded.engine, self.cache, [_pieces(parts) for parts, _ in fitted])
+        pieces = [_pieces(parts) for parts, _ in fitted]
+        rows = _read(loaded.engine, self.cache, pieces, [_lasting(parts) for parts, _ in fitted])
         return _Reading(rows, loaded.tokenizer, tuple(sorted({what for _, cut in fitted for what in cut})))
 
     def _load(self) -> _Loaded:
@@ -95,6 +105,8 @@ class Causal:
                 model, tokenizer = _from_pretrained(self._name)
                 window = getattr(model.config, "max_position_embeddings", None)
                 self._loaded = _Loaded(_engine(model, self._engine), tokenizer, _end_tokens(model, tokenizer), window)
+                if self.cache.disk is not None and self._loaded.engine.fingerprint is not None:
+                    self.cache.disk.open(self._loaded.engine.fingerprint)
             return self._loaded
 
 
@@ -121,13 +133,17 @@ def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> f
     return frozenset(token for end in ends if end is not None for token in ([end] if isinstance(end, int) else end))
 
 
-def _read(engine: Engine, cache: PassageCache, prompts: Sequence[Sequence[list[int]]]) -> Rows:
+def _read(
+    engine: Engine, cache: PassageCache, prompts: Sequence[Sequence[list[int]]], lasting: Sequence[int] = ()
+) -> Rows:
     """Read prompts, each a list of segments, of which as many as are held but the last one are not read again.
+
+    `lasting`: for each prompt, of how many segments what was read may be kept on disk.
 
     What is missing is read in three passes: beginnings that several prompts share, once; then each prompt up to its
     last segment; then the last segments.
     """
-    if engine.fingerprint is None or not cache.budget:
+    if engine.fingerprint is None or not (cache.budget or cache.disk):
         return engine.read(
             [[id for segment in segments for id in segment] for segments in prompts], [[]] * len(prompts)
         )
@@ -142,7 +158,7 @@ def _read(engine: Engine, cache: PassageCache, prompts: Sequence[Sequence[list[i
             lengths = [len(segment) for segment in segments]
             parts = torch.split(memories.memory(place), lengths, dim=3)
             held[row] = held[row] + [packed(part) for part in parts]
-            cache.keep(keys[row][: len(held[row])], held[row])
+            cache.keep(keys[row][: len(held[row])], held[row], lasting[row] if lasting else 0)
         return memories
 
     fresh = [row for row in range(len(prompts)) if not held[row] and len(prompts[row]) > 1]
@@ -216,6 +232,11 @@ def _pieces(parts: Sequence[tuple[str, list[int]]]) -> list[list[int]]:
         segments[-1] += ids
         behind = slot == "passage"
     return [segment for segment in segments if segment]
+
+
+def _lasting(parts: Sequence[tuple[str, list[int]]]) -> int:
+    """The number of pieces up to the passage's end. What follows, or stands for no passage, is what people said."""
+    return 2 if any(slot == "passage" and ids for slot, ids in parts) else 0
 
 
 def _parts(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Iterator[tuple[str, list[int]]]:
