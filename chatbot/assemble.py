@@ -109,6 +109,7 @@ class Chatbot:
                     sampling=sampling(self.settings),
                     mixing=mixing(self.settings, self._generator),
                     reading=partial(branches, reading=self.settings.reading, pair_prior=self.settings.pair_prior),
+                    beams=self.settings.beams,
                     least_confidence=self.settings.least_confidence,
                     max_utterance=self.settings.max_utterance,
                 )
@@ -212,6 +213,13 @@ def generator(chosen: Settings, progress: Progress = lambda share, what: None) -
     )
 
 
+def engine(chosen: Settings, model: str) -> str:
+    """What would run this folder or hub id; its weights are not loaded. Raises MissingModel where nothing would."""
+    from chatbot.generators.causal import engine_of
+
+    return engine_of(model, chosen.engine)
+
+
 def read_passages(chosen: Settings) -> Path:
     """Where the generator keeps what it made of passages."""
     return chosen.home / "cache" / "passages"
@@ -232,6 +240,7 @@ def sampling(chosen: Settings) -> Sampling:
         chosen.seed,
         chosen.top_p,
         chosen.min_p,
+        chosen.stop,
     )
 
 

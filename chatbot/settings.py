@@ -67,6 +67,13 @@ class Settings:
     repetition_penalty: float = _setting(
         1.0, "Makes tokens that the reply holds already less likely; 1 does nothing.", low=1, high=10
     )
+    beams: int = _setting(
+        1,
+        "Width of beam search, for the likeliest reply as a whole; it is not streamed. 1: token by token.",
+        low=1,
+        high=20,
+    )
+    stop: tuple[str, ...] = _setting((), 'The reply ends before any of these: one, or a TOML list, `["one", "two"]`.')
     epsilon: float = _setting(
         1.0, "Chance that a token's passage is drawn anew: 1 is RAG-Token, 0 RAG-Sequence.", low=0, high=1
     )
@@ -126,7 +133,12 @@ def load(
     path = Path(file) if file is not None else folder / "settings.toml"
     from_file = _read(path) if file is not None or path.exists() else {}
     values = {name: _value(name, value) for name, value in (from_file | given).items()}
-    return Settings(**values)
+    chosen = Settings(**values)
+    if chosen.beams > 1 and (chosen.temperature or chosen.repetition_penalty != 1):
+        raise WrongSetting(
+            f"beams is {chosen.beams}, which neither samples nor penalises: set temperature=0 and repetition_penalty=1"
+        )
+    return chosen
 
 
 def parse_assignment(text: str) -> tuple[str, str]:
@@ -178,6 +190,8 @@ def _convert(name: str, given: object, kind: type[object]) -> object:
         raise WrongSetting(f"{name} is {given!r}: write true or false")
     if kind is str:
         return str(given)
+    if kind is tuple:
+        return _strings(name, given)
     try:
         number = int(str(given)) if kind is int else float(str(given))
     except ValueError:
@@ -185,3 +199,16 @@ def _convert(name: str, given: object, kind: type[object]) -> object:
     if not math.isfinite(number):
         raise WrongSetting(f"{name} is {given!r}: it must be a finite number")
     return number
+
+
+def _strings(name: str, given: object) -> tuple[str, ...]:
+    """One string, or a list: TOML's own, or written as TOML writes it."""
+    if isinstance(given, str) and given.startswith("["):
+        try:
+            given = tomllib.loads(f"list = {given}")["list"]
+        except tomllib.TOMLDecodeError as error:
+            raise WrongSetting(f'{name} is {given!r}, which is no TOML list such as ["one", "two"]: {error}') from None
+    strings = [given] if isinstance(given, str) else given
+    if not isinstance(strings, list | tuple) or not all(isinstance(each, str) for each in strings):
+        raise WrongSetting(f"{name} is {given!r}: write a string or a list of strings")
+    return tuple(each for each in strings if each)

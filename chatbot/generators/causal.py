@@ -21,7 +21,8 @@ from jinja2.exceptions import TemplateError
 from safetensors import SafetensorError
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from chatbot.errors import MissingModel
@@ -118,12 +119,35 @@ class _Loaded:
     window: int | None  # tokens
 
 
+def engine_of(name: str, engine: str = "auto") -> str:
+    """What would run this folder or hub id, told from its configuration: no weights are read, nothing is fetched.
+
+    Raises MissingModel where the configuration is not on this machine, or the engine does not fit it.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name, local_files_only=True)
+        if config.is_encoder_decoder:  # `Seq2Seq` has one engine
+            return "transformers"
+        with FakeTensorMode(), torch.device(_device()):  # its parameters have shapes, and no memory
+            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    except NOT_LOADED as error:
+        raise _not_loaded(name, error) from error
+    return _choice(model, engine)
+
+
 def _engine(model: PreTrainedModel, name: str) -> Engine:
-    if name == "transformers" or (name == "auto" and not (lean.fits(model) and lean.has_int8())):
+    choice = _choice(model, name)
+    if choice == "transformers":
         return Reference(model)
+    return lean.Lean(model, int8=choice == "lean int8")
+
+
+def _choice(model: PreTrainedModel, name: str) -> str:
+    if name == "transformers" or (name == "auto" and not (lean.fits(model) and lean.has_int8())):
+        return "transformers"
     if not lean.fits(model):
         raise MissingModel(f"the lean engine does not run {type(model).__name__} on {model.device}: set engine=auto")
-    return lean.Lean(model, int8=name != "lean-float32" and lean.has_int8())
+    return "lean int8" if name != "lean-float32" and lean.has_int8() else "lean float32"
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -175,20 +199,28 @@ def _read(
 
 def _from_pretrained(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device()
     dtype = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except NOT_LOADED as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MissingModel(
-            f"generator {name!r} cannot be loaded ({reason}): "
-            "give --set generator= a folder or hub id that holds a transformers causal model and its tokenizer"
-        ) from error
+        raise _not_loaded(name, error) from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise MissingModel(f"generator {name!r} has no tokenizer.json: save its tokenizer in the fast format")
     return model.to(device).eval(), tokenizer  # type: ignore[arg-type]
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _not_loaded(name: str, error: Exception) -> MissingModel:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return MissingModel(
+        f"generator {name!r} cannot be loaded ({reason}): "
+        "give --set generator= a folder or hub id that holds a transformers causal model and its tokenizer"
+    )
 
 
 def segments(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[list[int]]:
