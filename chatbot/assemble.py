@@ -37,8 +37,8 @@ from chatbot.index.base import Index
 from chatbot.index.chroma import Chroma, Dense
 from chatbot.index.lexical import Lexical
 from chatbot.knowledge import KnowledgeBase
-from chatbot.models import Progress
 from chatbot.passage import Passage
+from chatbot.progress import Progress, silent
 from chatbot.retrieve import Retriever, Shelf
 from chatbot.rewrite import ByGenerator, Rewriter, Verbatim
 from chatbot.sampling import Sampling
@@ -90,14 +90,14 @@ class Chatbot:
         """
         return self.dialogue().answer(conversation, utterance)
 
-    def warm(self, progress: Progress = lambda share, what: None) -> None:
+    def warm(self, progress: Progress = silent) -> None:
         """Fetch what must be fetched and load the models now, so that the first question need not wait for it."""
         self.dialogue(progress)
-        self._embedder.queries(["warm"])
-        if (load := getattr(self._generator, "warm", None)) is not None:
-            load()
+        for model in (self._embedder, self._generator):
+            if (load := getattr(model, "warm", None)) is not None:
+                load()
 
-    def dialogue(self, progress: Progress = lambda share, what: None) -> Dialogue:
+    def dialogue(self, progress: Progress = silent) -> Dialogue:
         with self._making:
             if self._dialogue is None:
                 self._generator = generator(self.settings, progress)
@@ -188,7 +188,7 @@ def embedder(chosen: Settings) -> Embedder:
     return DprEmbedder(question, context, chosen.threads)
 
 
-def generator(chosen: Settings, progress: Progress = lambda share, what: None) -> Generator:
+def generator(chosen: Settings, progress: Progress = silent) -> Generator:
     """Fetches the default's weights where they are not there yet. Raises MissingModel."""
     if chosen.generator == "scripted":
         return Scripted()
@@ -272,9 +272,7 @@ def retriever(chosen: Settings, shelf: Shelf, lexical: Index, dense: Dense) -> R
     )
 
 
-def collection(
-    chosen: Settings, corpus: Iterable[Passage], folder: Path, progress: Progress = lambda share, what: None
-) -> Retriever:
+def collection(chosen: Settings, corpus: Iterable[Passage], folder: Path, progress: Progress = silent) -> Retriever:
     """The product's retriever over a corpus of its own in `folder`; an index of the same corpus is used again."""
     passages = list({passage.id: passage for passage in corpus}.values())
     digest = hashlib.sha256(repr(passages).encode()).hexdigest()

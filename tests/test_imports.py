@@ -16,8 +16,9 @@ ROOT = Path(__file__).parent.parent
 
 # layer: (its modules, the layers that they may import)
 LAYERS: dict[str, tuple[str, str]] = {
-    "values": ("errors passage conversation events", "values"),
+    "values": ("errors passage conversation events progress", "values"),
     "settings": ("settings", "values"),
+    "loading": ("loading", ""),
     "equations": ("rag_token likelihood attribution branches fusion language prompt", "values equations"),
     "protocols": (
         "embedders embedders.base generators generators.base generators.engine index index.base",
@@ -26,12 +27,12 @@ LAYERS: dict[str, tuple[str, str]] = {
     "stores": ("catalogue history", "values equations protocols"),
     "embedders": (
         "embedders.dpr embedders.hashing embedders.sentence embedders.weights",
-        "values equations protocols embedders",
+        "values loading equations protocols embedders",
     ),
     "generators": (
         "generators.causal generators.disk_cache generators.lean generators.passage_cache generators.reference"
         " generators.scripted generators.seq2seq",
-        "values equations protocols generators",
+        "values loading equations protocols generators",
     ),
     "indexes": ("index.chroma index.lexical", "values equations protocols stores indexes"),
     "parsers": (
@@ -73,7 +74,7 @@ OWNERS: dict[str, str] = {
     "platformdirs": "chatbot.settings",
     "pypdfium2": "chatbot.parse.pdf",
     "selectolax": "chatbot.parse.web",
-    "safetensors": "chatbot.embedders.weights chatbot.generators.causal chatbot.generators.disk_cache",
+    "safetensors": "chatbot.loading chatbot.generators.disk_cache",
     "semantic_text_splitter": "chatbot.split",
     "sentence_transformers": "chatbot.embedders.sentence",
     "snowballstemmer": "chatbot.language",

@@ -18,7 +18,6 @@ from itertools import cycle
 
 import torch
 from jinja2.exceptions import TemplateError
-from safetensors import SafetensorError
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -32,17 +31,9 @@ from chatbot.generators.disk_cache import DiskCache
 from chatbot.generators.engine import Engine, Rows
 from chatbot.generators.passage_cache import PassageCache, keys_of, packed
 from chatbot.generators.reference import Reference
+from chatbot.loading import NOT_LOADED
 from chatbot.prompt import Prompt
 
-NOT_LOADED = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    RuntimeError,
-    ImportError,
-    SafetensorError,
-)  # by libraries
 SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters mark where a part goes in the template
 PLAIN_TEMPLATE = (  # for models without a chat template
     "{% for message in messages %}"
