@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from chatbot import models, settings
 from chatbot.answers import Outcome
+from chatbot.branches import branches
 from chatbot.catalogue import Catalogue, Entry
 from chatbot.conversation import Conversation
 from chatbot.dialogue import Dialogue
@@ -35,8 +38,8 @@ from chatbot.index.base import Index
 from chatbot.index.chroma import Chroma, Dense
 from chatbot.index.lexical import Lexical
 from chatbot.knowledge import KnowledgeBase
-from chatbot.models import Progress
 from chatbot.passage import Passage
+from chatbot.progress import Progress, silent
 from chatbot.retrieve import Given, Retriever, Shelf
 from chatbot.rewrite import ByGenerator, Rewriter, Verbatim
 from chatbot.rows import Row, messages
@@ -90,14 +93,14 @@ class Chatbot:
         """
         return self.dialogue().answer(conversation, utterance)
 
-    def warm(self, progress: Progress = lambda share, what: None) -> None:
+    def warm(self, progress: Progress = silent) -> None:
         """Fetch what must be fetched and load the models now, so that the first question need not wait for it."""
         self.dialogue(progress)
-        self._embedder.queries(["warm"])
-        if (load := getattr(self._generator, "warm", None)) is not None:
-            load()
+        for model in (self._embedder, self._generator):
+            if (load := getattr(model, "warm", None)) is not None:
+                load()
 
-    def dialogue(self, progress: Progress = lambda share, what: None) -> Dialogue:
+    def dialogue(self, progress: Progress = silent) -> Dialogue:
         with self._making:
             if self._dialogue is None:
                 self._generator = generator(self.settings, progress)
@@ -107,6 +110,8 @@ class Chatbot:
                     self._generator,
                     sampling=sampling(self.settings),
                     mixing=mixing(self.settings, self._generator),
+                    reading=partial(branches, reading=self.settings.reading, pair_prior=self.settings.pair_prior),
+                    beams=self.settings.beams,
                     least_confidence=self.settings.least_confidence,
                     max_utterance=self.settings.max_utterance,
                 )
@@ -126,6 +131,7 @@ class Chatbot:
 
     def _forget(self) -> None:
         """Drop what the generator keeps of passages, some of which are gone."""
+        shutil.rmtree(read_passages(self.settings), ignore_errors=True)  # of an earlier process, too
         if self._dialogue is not None and (forget := getattr(self._generator, "forget", None)) is not None:
             forget()
 
@@ -187,26 +193,31 @@ def embedder(chosen: Settings) -> Embedder:
     return DprEmbedder(question, context, chosen.threads)
 
 
-def generator(chosen: Settings, progress: Progress = lambda share, what: None) -> Generator:
+def generator(chosen: Settings, progress: Progress = silent) -> Generator:
     """Fetches the default's weights where they are not there yet. Raises MissingModel."""
     if chosen.generator == "scripted":
         return Scripted()
     from chatbot.generators.causal import Causal  # transformers takes seconds to import
+    from chatbot.generators.disk_cache import DiskCache
     from chatbot.generators.seq2seq import Seq2Seq, is_encoder_decoder
 
     model = generator_folder(chosen, progress)
     if is_encoder_decoder(model):
         return Seq2Seq(model)
+    disk = DiskCache(read_passages(chosen), chosen.passage_cache_disk_mb * 1_000_000)
+    if not disk.budget:
+        shutil.rmtree(read_passages(chosen), ignore_errors=True)
     return Causal(
         model,
         adapter=adapter(chosen),
         reserve=chosen.max_reply_tokens,
         cache_bytes=chosen.passage_cache_mb * 1_000_000,
         engine=chosen.engine,
+        disk=disk if disk.budget else None,
     )
 
 
-def generator_folder(chosen: Settings, progress: Progress = lambda share, what: None) -> str:
+def generator_folder(chosen: Settings, progress: Progress = silent) -> str:
     """What transformers loads, fetched where it must be; torch is told its threads. Raises MissingModel."""
     torch.set_num_threads(min(chosen.threads or cores(), cores()))
     folder = chosen.home / "models"
@@ -225,6 +236,18 @@ def adapter(chosen: Settings) -> str | None:
     return str(shipped) if chosen.generator in models.WHEELS and shipped.is_dir() else None
 
 
+def engine(chosen: Settings, model: str) -> str:
+    """What would run this folder or hub id; its weights are not loaded. Raises MissingModel where nothing would."""
+    from chatbot.generators.causal import engine_of
+
+    return engine_of(model, chosen.engine)
+
+
+def read_passages(chosen: Settings) -> Path:
+    """Where the generator keeps what it made of passages."""
+    return chosen.home / "cache" / "passages"
+
+
 def epsilon(chosen: Settings, by: Generator) -> float:
     """As set; where it is as it comes, what a RAG checkpoint was trained for."""
     trained: float | None = getattr(by, "default_epsilon", None)
@@ -240,6 +263,7 @@ def sampling(chosen: Settings) -> Sampling:
         chosen.seed,
         chosen.top_p,
         chosen.min_p,
+        chosen.stop,
     )
 
 
@@ -269,7 +293,7 @@ def prior(chosen: Settings, metric: Metric) -> tuple[float, float]:
     return (chosen.temperature_of_prior, chosen.no_passage) if metric == "cosine" else (1.0, -math.inf)
 
 
-def replies(chosen: Settings, rows: Sequence[Row], progress: Progress = lambda share, what: None) -> Iterator[Outcome]:
+def replies(chosen: Settings, rows: Sequence[Row], progress: Progress = silent) -> Iterator[Outcome]:
     """What the product says to each row's question, with the row's passages in place of the knowledge base's."""
     if without := next((row for row in rows if not row.passages), None):
         raise UnreadableData(f"row {without.number} has no passages: give the question some to be answered from")
@@ -299,9 +323,7 @@ def retriever(chosen: Settings, shelf: Shelf, lexical: Index, dense: Dense) -> R
     )
 
 
-def collection(
-    chosen: Settings, corpus: Iterable[Passage], folder: Path, progress: Progress = lambda share, what: None
-) -> Retriever:
+def collection(chosen: Settings, corpus: Iterable[Passage], folder: Path, progress: Progress = silent) -> Retriever:
     """The product's retriever over a corpus of its own in `folder`; an index of the same corpus is used again."""
     passages = list({passage.id: passage for passage in corpus}.values())
     digest = hashlib.sha256(repr(passages).encode()).hexdigest()

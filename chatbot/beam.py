@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chatbot.events import Token
-from chatbot.generate import RAG_TOKEN, Mixer, Mixing, Vote
+from chatbot.generate import RAG_TOKEN, Mixer, Mixing, Shares, Vote
 from chatbot.generators.base import Decoding, Generator
 from chatbot.prompt import Prompt
 
@@ -56,9 +56,10 @@ def beam(
     *,
     max_tokens: int = 200,
     mixing: Mixing = RAG_TOKEN,
+    shares: Shares = None,
 ) -> list[Hypothesis]:
     """At most `width` replies, likeliest first; width 1 is greedy decoding. Arguments as for `generate`."""
-    mixer, ends = Mixer(prompts, prior, mixing), generator.end_tokens
+    mixer, ends = Mixer(prompts, prior, mixing, shares), generator.end_tokens
     decoding = mixer.read(generator)
     live = [_Beam(Hypothesis(), decoding, mixer.log_prior)]
     ended: list[Hypothesis] = []

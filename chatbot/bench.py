@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chatbot.errors import MarginaliaError, WrongSetting
-from chatbot.models import Progress
+from chatbot.progress import Progress
 from chatbot.settings import Settings
 
 if TYPE_CHECKING:

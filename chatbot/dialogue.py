@@ -6,25 +6,30 @@ A `Dialogue` holds no conversation, so one serves every browser, and stopping af
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from chatbot import attribution
+from chatbot.beam import beam
+from chatbot.branches import Branches, branches
 from chatbot.conversation import Conversation, Query, Reply, Turn
 from chatbot.errors import UnusableUtterance
 from chatbot.events import Answered, Event, Retrieved, Rewritten, Token
 from chatbot.generate import RAG_TOKEN, Mixing, generate
 from chatbot.generators.base import Generator
-from chatbot.prompt import answer_prompts, chat_prompt, excerpt, words_for
+from chatbot.prompt import Prompt, answer_prompts, chat_prompt, excerpt, words_for
 from chatbot.retrieve import Finder
 from chatbot.rewrite import Rewriter
-from chatbot.sampling import GREEDY, Sampling
+from chatbot.sampling import GREEDY, Sampling, until
 
 PATIENCE = 24  # tokens that a reply gets to show that it comes from the passages
 
 
 class Dialogue:
-    """`least_confidence`: a reply whose confidence is lower is withheld, and the reply says so instead."""
+    """`reading`: which passages each branch reads, given the prior.
+    `least_confidence`: a reply whose confidence is lower is withheld, and the reply says so instead.
+    `beams`: with more than one, the likeliest reply that beam search finds; its tokens come all at once, at its end.
+    """
 
     def __init__(
         self,
@@ -34,6 +39,8 @@ class Dialogue:
         *,
         sampling: Sampling = GREEDY,
         mixing: Mixing = RAG_TOKEN,
+        reading: Callable[[Sequence[float]], Branches] = branches,
+        beams: int = 1,
         least_confidence: float = 0.0,
         max_utterance: int = 4000,
     ) -> None:
@@ -42,6 +49,8 @@ class Dialogue:
         self._generator = generator
         self._sampling = sampling
         self._mixing = mixing
+        self._reading = reading
+        self._beams = beams
         self._least_confidence = least_confidence
         self._max_utterance = max_utterance
 
@@ -80,11 +89,25 @@ class Dialogue:
 
     def _tokens(self, conversation: Conversation, query: Query, found: Retrieved) -> Iterator[Token]:
         if not query.text:
-            return generate(self._generator, [chat_prompt(conversation, query)], (1.0,), self._sampling)
+            return self._say([chat_prompt(conversation, query)], branches((1.0,)))
         if found.prior[-1] > 0.5:  # nothing retrieved is near: there is nothing to read
             return iter(())
-        prompts = answer_prompts(conversation, query, found.hits)
-        return generate(self._generator, prompts, found.prior, self._sampling, self._mixing)
+        read = self._reading(found.prior)
+        return self._say(answer_prompts(conversation, query, found.hits, read.reads), read)
+
+    def _say(self, prompts: Sequence[Prompt], read: Branches) -> Iterator[Token]:
+        if self._beams == 1:
+            return generate(self._generator, prompts, read.prior, self._sampling, self._mixing, read.shares)
+        best, *_ = beam(
+            self._generator,
+            prompts,
+            read.prior,
+            self._beams,
+            max_tokens=self._sampling.max_tokens,
+            mixing=self._mixing,
+            shares=read.shares,
+        )
+        return until(best.tokens, self._sampling.stop)
 
     def _reply(self, query: Query, found: Retrieved, tokens: list[Token]) -> Reply:
         words = words_for(query.language)

@@ -58,7 +58,14 @@ def _generator(chosen: Settings) -> Finding:
     if located is None:
         return Finding("generator", True, f"{chosen.generator}: will be fetched at the first start")
     kind = "folder" if Path(located).is_dir() else "hub id"
-    return Finding("generator", True, f"{chosen.generator} ({kind} {located}; engine = {chosen.engine})")
+    from chatbot.assemble import engine
+
+    try:
+        return Finding("generator", True, f"{chosen.generator} ({kind} {located}; runs on {engine(chosen, located)})")
+    except MarginaliaError as error:
+        if kind == "folder":
+            return Finding("generator", False, str(error))
+        return Finding("generator", True, f"{chosen.generator} (hub id, not fetched yet; engine = {chosen.engine})")
 
 
 def _knowledge(chosen: Settings) -> list[Finding]:

@@ -21,11 +21,12 @@ class Retrieved:
 class Token:
     """One token of the reply. The tuples of numbers are (K + 1,), "no passage" last.
 
-    A branch that was not read has 0, 0, -inf and 1: one of too small a prior, or that reads what an earlier one does.
+    A passage that was not read has 0, 0, -inf and 1: one of too small a prior, or whose words an earlier one has. What
+    a branch that reads several has is given back to them by their prior: see `branches`.
     """
 
     text: str  # "" inside a character that spans tokens
-    prior: tuple[float, ...]  # the weights the branches voted with
+    prior: tuple[float, ...]  # the weights the passages voted with
     posterior: tuple[float, ...]  # p(z | x, y_<=i); sums to 1
     log_likelihoods: tuple[float, ...]  # log p(y_i | x, z, y_<i), in nats
     dropped: float = 0.0  # the prior's mass on branches not read: bounds the error, see `rag_token.prune`

@@ -27,6 +27,7 @@ from chatbot.rag_token import (
     marginalize,
     posterior,
     prune,
+    to_passages,
 )
 from chatbot.sampling import GREEDY, Sampling, choose, until
 
@@ -42,6 +43,7 @@ class Mixing:
 
 
 RAG_TOKEN = Mixing()
+Shares = Sequence[Sequence[float]] | None
 
 
 def generate(
@@ -50,18 +52,18 @@ def generate(
     prior: Sequence[float],
     sampling: Sampling = GREEDY,
     mixing: Mixing = RAG_TOKEN,
+    shares: Shares = None,
 ) -> Iterator[Token]:
-    """`prior`: (K + 1,) for as many prompts, "no passage" last; sums to 1.
+    """`prior`: (B,) for as many prompts, "no passage" last; sums to 1.
+
+    `shares`: (B, K + 1), p(z | b) where a branch reads several passages, see `branches`; None: each reads its own.
 
     Ends at an end token, before a stop string, or at `max_tokens`. Raises BrokenModel for NaN.
     """
-    return until(_tokens(generator, prompts, prior, sampling, mixing), sampling.stop)
+    return until(_tokens(generator, Mixer(prompts, prior, mixing, shares), sampling), sampling.stop)
 
 
-def _tokens(
-    generator: Generator, prompts: Sequence[Prompt], prior: Sequence[float], sampling: Sampling, mixing: Mixing
-) -> Iterator[Token]:
-    mixer = Mixer(prompts, prior, mixing)
+def _tokens(generator: Generator, mixer: Mixer, sampling: Sampling) -> Iterator[Token]:
     decoding = mixer.read(generator)
     log_weights = mixer.log_prior
     random = torch.Generator().manual_seed(sampling.seed)
@@ -88,14 +90,17 @@ class Vote:
 class Mixer:
     """The branches of one reply that are read, and how they vote. Knows nothing of the reply, so beams share it."""
 
-    def __init__(self, prompts: Sequence[Prompt], prior: Sequence[float], mixing: Mixing) -> None:
+    def __init__(
+        self, prompts: Sequence[Prompt], prior: Sequence[float], mixing: Mixing, shares: Shares = None
+    ) -> None:
         log_prior = torch.tensor(prior, dtype=torch.float64).log()
         log_prior = join(log_prior, [prompts.index(prompt) for prompt in prompts])
         self._mixing = mixing
-        self._total = len(prompts)
         self._kept, self._dropped = prune(log_prior, mixing.least_prior)
         self.prompts = [prompts[branch] for branch in self._kept]
         self.log_prior = torch.log_softmax(log_prior[self._kept], dim=-1)
+        given = torch.eye(len(prompts)).tolist() if shares is None else shares
+        self._log_shares = torch.tensor(given, dtype=torch.float64)[self._kept].log()
         self._refusing: tuple[float, ...] = ()
 
     def read(self, generator: Generator) -> Decoding:
@@ -105,7 +110,8 @@ class Mixer:
         if refusal is None:
             return decoding
         log_refusal = decoding.log_probs()[:, refusal].double()
-        self._refusing = self._spread(log_refusal.exp(), 1.0)
+        of_passages = self._of_passages(self.log_prior, log_refusal)
+        self._refusing = tuple(math.exp(each) if each > -math.inf else 1.0 for each in of_passages)
         self.log_prior = given_an_answer(self.log_prior, log_refusal)
         return _Answering(decoding, refusal)
 
@@ -128,25 +134,28 @@ class Mixer:
         log_posterior = posterior(vote.log_weights, log_likelihoods)
         said = Token(
             text=decoding.push(token),
-            prior=self._spread(vote.log_weights.exp(), 0.0),
-            posterior=self._spread(log_posterior.exp(), 0.0),
-            log_likelihoods=self._spread(log_likelihoods, -math.inf),
+            prior=tuple(to_passages(vote.log_weights, self._log_shares).exp().tolist()),
+            posterior=tuple(to_passages(log_posterior, self._log_shares).exp().tolist()),
+            log_likelihoods=self._of_passages(vote.log_weights, log_likelihoods),
             dropped=self._dropped,
             refusing=self._refusing,
             cut=getattr(decoding, "cut", ()),
         )
         return said, carry(log_posterior, self.log_prior, self._mixing.epsilon)
 
-    def _spread(self, values: Tensor, missing: float) -> tuple[float, ...]:
-        """(B,) -> (K + 1,), with `missing` for the branches that are not read."""
-        spread = [missing] * self._total
-        for branch, value in zip(self._kept, values.tolist(), strict=True):
-            spread[branch] = value
-        return tuple(spread)
+    def _of_passages(self, log_weights: Tensor, log_likelihoods: Tensor) -> tuple[float, ...]:
+        """log p(y_i | x, z, y_<i), the mean over the branches that read z: (B,), (B,) -> (K + 1,), -inf for none.
+
+        So that Bayes' rule holds for passages as it does for branches: posterior ∝ prior times likelihood.
+        """
+        weights = to_passages(log_weights, self._log_shares)
+        likelihoods = to_passages(log_weights + log_likelihoods, self._log_shares) - weights
+        return tuple(likelihoods.masked_fill(weights == -math.inf, -math.inf).tolist())
 
     def _broken(self, log_probs: Tensor) -> str:
-        branch = self._kept[int(log_probs.isnan().any(dim=-1).nonzero()[0])]
-        name = f"passage {branch + 1}" if branch < self._total - 1 else '"no passage"'
+        branch = int(log_probs.isnan().any(dim=-1).nonzero()[0])
+        places = [place + 1 for place in (self._log_shares[branch] > -math.inf).nonzero().flatten().tolist()]
+        name = '"no passage"' if branch == len(log_probs) - 1 else f"passage {' + '.join(map(str, places))}"
         return (
             f"the generator gives NaN in the branch of {name}: its weights are damaged, or overflow in their number "
             "format; fetch them anew, or choose another with --set generator="

@@ -26,9 +26,8 @@ from chatbot.errors import InputError, NameTaken, UnreadableDocument
 from chatbot.language import detect
 from chatbot.parse import read
 from chatbot.passage import Document, Passage
+from chatbot.progress import Progress, silent
 from chatbot.split import split
-
-Progress = Callable[[float, str], None]  # share done in [0, 1], what is being done
 
 _BATCH = 32  # passages embedded at once: under a second on one core, so that progress shows
 _PAGE = 1_000  # passages looked up at once when vectors are computed again
@@ -94,37 +93,35 @@ class KnowledgeBase:
         *,
         name: str | None = None,
         replace: bool = False,
-        progress: Progress | None = None,
+        progress: Progress = silent,
     ) -> Outcome:
         """Raises UnreadableDocument, or NameTaken where the name has other content and `replace` is False."""
         path = Path(file)
         name = _printable(name or path.name)
-        report = progress or _silent
         with self._arriving(path, name) as (folder, copy):
             document_id = _document_id(name, _sha256(copy))
             if unchanged := self._taken(name, document_id, replace):
                 return unchanged
-            report(0.0, f"reading {name}")
+            progress(0.0, f"reading {name}")
             document = read(copy, name, max_bytes=self._max_file_bytes)
             passages = self._split(document, document_id)
-            vectors = list(self._embed(passages, lambda done, doing: report(0.2 + 0.75 * done, doing)))
+            vectors = list(self._embed(passages, lambda done, doing: progress(0.2 + 0.75 * done, doing)))
             with self._writing:
                 if unchanged := self._taken(name, document_id, replace):  # another thread was quicker
                     return unchanged
-                report(0.95, f"storing {name}")
+                progress(0.95, f"storing {name}")
                 entry = _entry(document, document_id, copy.stat().st_size, len(passages))
                 return self._commit(entry, passages, vectors, folder)
 
     def add_all(
-        self, files: Iterable[str | Path], *, replace: bool = False, progress: Progress | None = None
+        self, files: Iterable[str | Path], *, replace: bool = False, progress: Progress = silent
     ) -> Iterator[Outcome]:
         """One outcome a file, as each is done. Folders are walked; their files are named by path."""
         named = [pair for file in files for pair in _walk(Path(file))]
-        report = progress or _silent
         for index, (path, name) in enumerate(named):
 
             def part(done: float, doing: str, before: int = index) -> None:
-                report((before + done) / len(named), doing)
+                progress((before + done) / len(named), doing)
 
             try:
                 yield self.add(path, name=name, replace=replace, progress=part)
@@ -148,9 +145,8 @@ class KnowledgeBase:
         """By id; an id that is no longer there is left out."""
         return self._catalogue.passages(ids)
 
-    def reconcile(self, progress: Progress | None = None) -> None:
+    def reconcile(self, progress: Progress = silent) -> None:
         """Bring vectors and files in step again, after a crash, a lost store or a change of embedder."""
-        report = progress or _silent
         with self._writing:
             self._store.drop_others()
             known, stored = self._catalogue.passage_ids(), self._store.ids()
@@ -158,9 +154,9 @@ class KnowledgeBase:
             missing = [id for id in known if id not in stored]
             for start in range(0, len(missing), _PAGE):
                 page = list(self._catalogue.passages(missing[start : start + _PAGE]).values())
-                for batch, vectors in self._embed(page, _silent):
+                for batch, vectors in self._embed(page, silent):
                     self._store.upsert([p.id for p in batch], [p.document_id for p in batch], vectors)
-                report((start + len(page)) / len(missing), "computing vectors again")
+                progress((start + len(page)) / len(missing), "computing vectors again")
             self._remove_strangers({entry.id for entry in self._catalogue.documents()})
             self._catalogue.scrub()
 
@@ -197,11 +193,11 @@ class KnowledgeBase:
             raise UnreadableDocument(f"{document.name!r} has no text: scans and pictures are not read")
         return passages
 
-    def _embed(self, passages: Sequence[Passage], report: Progress) -> Iterator[tuple[list[Passage], Vectors]]:
+    def _embed(self, passages: Sequence[Passage], progress: Progress) -> Iterator[tuple[list[Passage], Vectors]]:
         """Batches of like length, so that little is padding; longest first, so that progress speeds up."""
         ordered = sorted(passages, key=lambda passage: len(passage.text), reverse=True)
         for start in range(0, len(ordered), _BATCH):
-            report(start / len(ordered), f"embedding {len(ordered)} passages of {ordered[0].document}")
+            progress(start / len(ordered), f"embedding {len(ordered)} passages of {ordered[0].document}")
             batch = ordered[start : start + _BATCH]
             yield batch, self._embedder.passages([embedded(passage) for passage in batch])
 
@@ -228,13 +224,14 @@ class KnowledgeBase:
         return Outcome(entry.name, "replaced" if old else "added", entry.notice, entry.id, entry.passages)
 
     def _forget(self, document_id: str) -> None:
-        shutil.rmtree(self._files / document_id, ignore_errors=True)
-        self._store.delete(document_id)
         self._forgotten()
+        self._store.delete(document_id)
+        shutil.rmtree(self._files / document_id, ignore_errors=True)  # last: after a crash it tells what is left over
 
     def _remove_strangers(self, known: set[str]) -> None:
         for folder in self._files.iterdir() if self._files.is_dir() else ():
             if folder.name.startswith(_ARRIVING) or (_ID.fullmatch(folder.name) and folder.name not in known):
+                self._forgotten()
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -283,7 +280,3 @@ def _sha256(file: Path) -> str:
 def _printable(name: str) -> str:
     """A file's name need not be Unicode, and macOS writes its accents apart."""
     return unicodedata.normalize("NFC", name.encode("utf-8", "replace").decode())
-
-
-def _silent(done: float, doing: str) -> None:
-    pass

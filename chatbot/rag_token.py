@@ -117,6 +117,11 @@ def posterior(log_weights: Tensor, log_likelihoods: Tensor) -> Tensor:
     return torch.log_softmax(log_weights + log_likelihoods, dim=-1)
 
 
+def to_passages(log_weights: Tensor, log_shares: Tensor) -> Tensor:
+    """log of sum_b w(b) p(z | b), where a branch may read several passages: (B,), (B, Z) -> (Z,). See `branches`."""
+    return torch.logsumexp(log_weights.unsqueeze(-1) + log_shares, dim=0)
+
+
 def carry(log_posterior: Tensor, log_prior: Tensor, epsilon: float) -> Tensor:
     """log a_{i+1}(z), the weights for the next token: (..., K), (..., K) -> (..., K).
 

@@ -45,6 +45,14 @@ class Settings:
     chroma: str = _setting("", "Address of a Chroma server (`http://host:port`); empty: a store of our own under home.")
     retriever: str = _setting("hybrid", "What ranks passages.", choices=("hybrid", "dense", "lexical"))
     k: int = _setting(5, "Passages a reply is generated from.", low=1, high=50)
+    reading: str = _setting(
+        "apart",
+        "Each passage alone; `apart+pair`: the two likeliest also together; `stuffing`: all in one prompt, a baseline.",
+        choices=("apart", "apart+pair", "stuffing"),
+    )
+    pair_prior: float = _setting(
+        0.5, "Share of the prior of either that reading the two together gets, with `apart+pair`.", low=0, high=1
+    )
     temperature_of_prior: float = _setting(
         0.05, "Temperature of p(z | x) over cosine similarities: lower trusts the ranking more.", low=0.001, high=10
     )
@@ -63,6 +71,13 @@ class Settings:
     repetition_penalty: float = _setting(
         1.0, "Makes tokens that the reply holds already less likely; 1 does nothing.", low=1, high=10
     )
+    beams: int = _setting(
+        1,
+        "Width of beam search, for the likeliest reply as a whole; it is not streamed. 1: token by token.",
+        low=1,
+        high=20,
+    )
+    stop: tuple[str, ...] = _setting((), 'The reply ends before any of these: one, or a TOML list, `["one", "two"]`.')
     epsilon: float = _setting(
         1.0, "Chance that a token's passage is drawn anew: 1 is RAG-Token, 0 RAG-Sequence.", low=0, high=1
     )
@@ -93,6 +108,9 @@ class Settings:
     passage_cache_mb: int = _setting(
         512, "Memory for passages that the generator has read, in megabytes; 0: read them again.", low=0, high=1_000_000
     )
+    passage_cache_disk_mb: int = _setting(
+        0, "Disk space under home for the same, so that a restart keeps it; 0: none.", low=0, high=1_000_000
+    )
     max_utterance: int = _setting(4000, "Longest question, in characters.", low=1, high=1_000_000)
     max_file_mb: int = _setting(100, "Largest file that is read, in megabytes.", low=1, high=10_000)
     sample: bool = _setting(True, "Load the sample documents into an empty knowledge base at the first start.")
@@ -119,7 +137,12 @@ def load(
     path = Path(file) if file is not None else folder / "settings.toml"
     from_file = _read(path) if file is not None or path.exists() else {}
     values = {name: _value(name, value) for name, value in (from_file | given).items()}
-    return Settings(**values)
+    chosen = Settings(**values)
+    if chosen.beams > 1 and (chosen.temperature or chosen.repetition_penalty != 1):
+        raise WrongSetting(
+            f"beams is {chosen.beams}, which neither samples nor penalises: set temperature=0 and repetition_penalty=1"
+        )
+    return chosen
 
 
 def parse_assignment(text: str) -> tuple[str, str]:
@@ -171,6 +194,8 @@ def _convert(name: str, given: object, kind: type[object]) -> object:
         raise WrongSetting(f"{name} is {given!r}: write true or false")
     if kind is str:
         return str(given)
+    if kind is tuple:
+        return _strings(name, given)
     try:
         number = int(str(given)) if kind is int else float(str(given))
     except ValueError:
@@ -178,3 +203,16 @@ def _convert(name: str, given: object, kind: type[object]) -> object:
     if not math.isfinite(number):
         raise WrongSetting(f"{name} is {given!r}: it must be a finite number")
     return number
+
+
+def _strings(name: str, given: object) -> tuple[str, ...]:
+    """One string, or a list: TOML's own, or written as TOML writes it."""
+    if isinstance(given, str) and given.startswith("["):
+        try:
+            given = tomllib.loads(f"list = {given}")["list"]
+        except tomllib.TOMLDecodeError as error:
+            raise WrongSetting(f'{name} is {given!r}, which is no TOML list such as ["one", "two"]: {error}') from None
+    strings = [given] if isinstance(given, str) else given
+    if not isinstance(strings, list | tuple) or not all(isinstance(each, str) for each in strings):
+        raise WrongSetting(f"{name} is {given!r}: write a string or a list of strings")
+    return tuple(each for each in strings if each)

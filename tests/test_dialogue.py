@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 from chatbot import Answered, Chatbot, Conversation, Retrieved, Rewritten, Token, Turn
 from chatbot.errors import HomeInUse, UnusableUtterance
@@ -154,6 +157,68 @@ def test_a_reply_made_from_everything_has_no_notice(open_scripted: Open, documen
     chatbot = open_scripted()
     chatbot.knowledge.add(documents[0])
     assert ask(chatbot, "How many days of leave do employees have?").reply.notice == ""
+
+
+@pytest.mark.parametrize("reading", ["apart", "apart+pair", "stuffing"])
+def test_every_way_of_reading_replies_weighs_every_passage_and_says_what_did_not_fit(
+    open_scripted: Open, documents: list[Path], monkeypatch: pytest.MonkeyPatch, reading: str
+) -> None:
+    read: list[int] = []
+
+    class Noting(Narrow):
+        def read(self, prompts: Sequence[Prompt]) -> Decoding:
+            read.append(len(prompts))
+            return super().read(prompts)
+
+    monkeypatch.setattr("chatbot.assemble.Scripted", Noting)
+    chatbot = open_scripted(k=3, reading=reading, least_prior=0)
+    (documents[0].parent / "third.txt").write_text("Boats leave Lyon at seven.")
+    list(chatbot.knowledge.add_all([*documents, documents[0].parent / "third.txt"]))
+    turn = ask(chatbot, "What may hotels in Lyon cost a night?")
+    assert read[-1] == {"apart": 4, "apart+pair": 5, "stuffing": 2}[reading]
+    assert turn.reply.text == "Hotels in Lyon may cost ninety euros a night."
+    assert len(turn.hits) == 3
+    assert len(turn.reply.weights) == 4
+    assert sum(turn.reply.weights) == pytest.approx(1)
+    assert words_for("en").cut["passage"] in turn.reply.notice
+
+
+def test_beam_search_finds_the_likelier_whole_and_a_stop_string_ends_it(
+    open_scripted: Open, documents: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hasty(Scripted):
+        """Its likeliest first word leads nowhere: .5 x .3, against .4 x 1 for the other."""
+
+        def read(self, prompts: Sequence[Prompt]) -> Decoding:
+            return HastyReading(len(prompts))
+
+    class HastyReading:
+        words = ("", "No", " maybe", "Thirty", " days")
+
+        def __init__(self, branches: int) -> None:
+            self._branches, self._said = branches, ""
+
+        def log_probs(self) -> Tensor:
+            row = {"": (0, 0.5, 0.1, 0.4, 0), "No": (0.25, 0.25, 0.3, 0.1, 0.1), "Thirty": (0, 0, 0, 0, 1)}
+            return torch.tensor([row.get(self._said, (1, 0, 0, 0, 0))] * self._branches, dtype=torch.float64).log()
+
+        def push(self, token: int) -> str:
+            self._said += self.words[token]
+            return self.words[token]
+
+        def fork(self) -> Decoding:
+            return copy.copy(self)
+
+    monkeypatch.setattr("chatbot.assemble.Scripted", Hasty)
+    replies = []
+    for chosen in ({}, {"beams": 3}, {"beams": 3, "stop": " days"}):
+        chatbot = open_scripted(least_confidence=0, **chosen)
+        chatbot.knowledge.add(documents[0])
+        events = list(chatbot.answer(Conversation(), "How many days of leave do employees have?"))
+        replies.append(events[-1].turn.reply.text)
+        assert "".join(event.text for event in events if isinstance(event, Token)) == replies[-1]
+        chatbot.close()
+    assert replies == ["No maybe", "Thirty days", "Thirty"]
 
 
 def test_without_documents_the_reply_says_so(open_scripted: Open) -> None:

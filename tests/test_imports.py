@@ -16,9 +16,10 @@ ROOT = Path(__file__).parent.parent
 
 # layer: (its modules, the layers that they may import)
 LAYERS: dict[str, tuple[str, str]] = {
-    "values": ("errors passage conversation events", "values"),
+    "values": ("errors passage conversation events progress", "values"),
     "settings": ("settings", "values"),
-    "equations": ("rag_token likelihood attribution fusion language prompt", "values equations"),
+    "loading": ("loading", ""),
+    "equations": ("rag_token likelihood attribution branches fusion language prompt", "values equations"),
     "protocols": (
         "embedders embedders.base generators generators.base generators.engine index index.base",
         "values equations protocols",
@@ -26,12 +27,12 @@ LAYERS: dict[str, tuple[str, str]] = {
     "stores": ("catalogue history", "values equations protocols"),
     "embedders": (
         "embedders.dpr embedders.hashing embedders.sentence embedders.weights",
-        "values equations protocols embedders",
+        "values loading equations protocols embedders",
     ),
     "generators": (
-        "generators.causal generators.lean generators.passage_cache generators.reference generators.scripted"
-        " generators.seq2seq",
-        "values equations protocols generators",
+        "generators.causal generators.disk_cache generators.lean generators.passage_cache generators.reference"
+        " generators.scripted generators.seq2seq",
+        "values loading equations protocols generators",
     ),
     "indexes": ("index.chroma index.lexical", "values equations protocols stores indexes"),
     "parsers": (
@@ -73,7 +74,7 @@ OWNERS: dict[str, str] = {
     "platformdirs": "chatbot.settings",
     "pypdfium2": "chatbot.parse.pdf",
     "selectolax": "chatbot.parse.web",
-    "safetensors": "chatbot.embedders.weights chatbot.generators.causal",
+    "safetensors": "chatbot.loading chatbot.generators.disk_cache",
     "semantic_text_splitter": "chatbot.split",
     "sentence_transformers": "chatbot.embedders.sentence",
     "snowballstemmer": "chatbot.language",
@@ -81,7 +82,8 @@ OWNERS: dict[str, str] = {
     "tokenizers": "chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",
     "torch": "chatbot.assemble chatbot.attribution chatbot.bench chatbot.embedders.dpr chatbot.embedders.sentence"
-    " chatbot.generate chatbot.generators.causal chatbot.generators.lean chatbot.generators.passage_cache"
+    " chatbot.generate chatbot.generators.causal chatbot.generators.disk_cache chatbot.generators.lean"
+    " chatbot.generators.passage_cache"
     " chatbot.generators.reference chatbot.generators.scripted chatbot.generators.seq2seq chatbot.likelihood"
     " chatbot.rag_token chatbot.retrieve chatbot.sampling",
     "tqdm": "chatbot.cli",

@@ -156,7 +156,7 @@ def default_of(name: str) -> str:
     default = FIELDS[name].default
     if name == "home":
         return "the platform's user data folder"
-    if default == "":
+    if default in ("", ()):
         return "empty"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 

@@ -16,7 +16,7 @@ from chatbot.cli import main
 from chatbot.errors import TrainingFailed
 from chatbot.generators.causal import Causal
 from chatbot.prompt import Prompt
-from chatbot.train.branches import Branch, CausalBranches
+from chatbot.train.trainable import Branch, TrainableCausal
 from chatbot.train.generator import Example, Losses, Objective, Prior, batches
 from chatbot.train.loop import CHECKPOINT, Progress, Schedule, run
 from chatbot.train.model import Lora, causal
@@ -27,20 +27,20 @@ def prompt(passage: str | None, query: str) -> Prompt:
 
 
 @pytest.fixture
-def branches(tiny_llama: Path) -> CausalBranches:
+def branches(tiny_llama: Path) -> TrainableCausal:
     torch.manual_seed(0)
     made = causal(str(tiny_llama), Lora(0))
-    assert isinstance(made, CausalBranches)
+    assert isinstance(made, TrainableCausal)
     return made
 
 
-def asked(branches: CausalBranches) -> list[Branch]:
+def asked(branches: TrainableCausal) -> list[Branch]:
     texts = [("a passage", "one?", "yes"), ("another passage", "two?", "perhaps not"), (None, "three?", "no")]
     texts += [("a passage", "what is in the text?", "the answer"), ("a passage", "four", "or none")]
     return [Branch(prompt(passage, query), tuple(branches.target(answer))) for passage, query, answer in texts]
 
 
-def test_questions_that_share_a_passage_are_told_what_each_would_be_told_alone(branches: CausalBranches) -> None:
+def test_questions_that_share_a_passage_are_told_what_each_would_be_told_alone(branches: TrainableCausal) -> None:
     together = branches.log_probs(asked(branches))
     for branch, told in zip(asked(branches), together, strict=True):
         (alone,) = branches.log_probs([branch])
@@ -48,7 +48,7 @@ def test_questions_that_share_a_passage_are_told_what_each_would_be_told_alone(b
         torch.testing.assert_close(told, alone, atol=1e-4, rtol=1e-4)
 
 
-def test_what_is_trained_is_what_the_chat_reads(branches: CausalBranches, tiny_llama: Path) -> None:
+def test_what_is_trained_is_what_the_chat_reads(branches: TrainableCausal, tiny_llama: Path) -> None:
     for branch in asked(branches):
         (trained,) = branches.log_probs([branch])
         decoding = Causal(str(tiny_llama), engine="transformers").read([branch.prompt])
@@ -57,13 +57,13 @@ def test_what_is_trained_is_what_the_chat_reads(branches: CausalBranches, tiny_l
             decoding.push(token)
 
 
-def example(branches: CausalBranches, prior: Sequence[float], answer: str = "the answer") -> Example:
+def example(branches: TrainableCausal, prior: Sequence[float], answer: str = "the answer") -> Example:
     prompts = (prompt("a passage", "what?"), prompt("another passage", "what?"), prompt(None, "what?"))
     return Example(1, prompts, tuple(map(math.log, prior)), tuple(branches.target(answer)))
 
 
 @pytest.mark.parametrize("sequence", [False, True])
-def test_the_loss_is_the_marginal_likelihood_written_out(branches: CausalBranches, sequence: bool) -> None:
+def test_the_loss_is_the_marginal_likelihood_written_out(branches: TrainableCausal, sequence: bool) -> None:
     one = example(branches, (0.6, 0.3, 0.1))
     loss, tokens = Losses(branches, (), Objective(sequence))([one])
     told = [branches.log_probs([Branch(each, one.targets)])[0].exp() for each in one.prompts]
@@ -77,7 +77,7 @@ def test_the_loss_is_the_marginal_likelihood_written_out(branches: CausalBranche
     assert float(tokens) == len(one.targets)
 
 
-def test_a_branch_that_lacks_the_answer_is_taught_the_refusal(branches: CausalBranches) -> None:
+def test_a_branch_that_lacks_the_answer_is_taught_the_refusal(branches: TrainableCausal) -> None:
     one = example(branches, (0.6, 0.3, 0.1))
     refusal = tuple(branches.target("none"))
     lacking = Example(1, one.prompts, one.log_prior, one.targets, lacking=(1,))
@@ -89,7 +89,7 @@ def test_a_branch_that_lacks_the_answer_is_taught_the_refusal(branches: CausalBr
 
 
 class Told:
-    """Branches without a model: a passage that holds the answer makes it likely, another does not."""
+    """Trainable without a model: a passage that holds the answer makes it likely, another does not."""
 
     model = nn.Linear(1, 1)
     limit = None
@@ -171,7 +171,7 @@ def test_the_prior_has_the_gradient_of_the_formula() -> None:
     torch.testing.assert_close(similarities.grad, (weights - posterior) / 0.2, atol=1e-6, rtol=1e-5)
 
 
-def test_batches_keep_a_groups_examples_together_and_follow_from_the_seed(branches: CausalBranches) -> None:
+def test_batches_keep_a_groups_examples_together_and_follow_from_the_seed(branches: TrainableCausal) -> None:
     examples = [Example(number, (), (), (), group=str(number // 4)) for number in range(16)]
     first, second = batches(examples, 4, 1), batches(examples, 4, 1)
     assert first == second != batches(examples, 4, 2)
@@ -325,7 +325,7 @@ def test_an_adapter_is_trained_and_the_chat_uses_it(
     plain = Causal(str(tiny_llama)).read(prompts).log_probs()
     adapted = Causal(str(tiny_llama), adapter=str(tmp_path / "out"))
     assert not torch.allclose(adapted.read(prompts).log_probs(), plain, atol=1e-3)
-    assert adapted.refusal == CausalBranches(None, _tokenizer(tiny_llama), None).target("Not in the text.")[0]
+    assert adapted.refusal == TrainableCausal(None, _tokenizer(tiny_llama), None).target("Not in the text.")[0]
 
 
 def test_all_weights_can_be_trained_into_a_model_of_its_own(tmp_path: Path, tiny_llama: Path) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chatbot.embedders.base import Metric, Vectors
-from chatbot.embedders.weights import NOT_LOADED, digest, locate
+from chatbot.embedders.weights import digest, locate
 from chatbot.errors import MissingModel
+from chatbot.loading import NOT_LOADED
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

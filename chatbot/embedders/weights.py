@@ -6,19 +6,8 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from chatbot.errors import MissingModel
 
-NOT_LOADED = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    RuntimeError,
-    ImportError,
-    SafetensorError,
-)  # by libraries
 _SMALL = 1_000_000  # bytes: a larger file is hashed at places
 _PLACES = 64
 _NOT_READ = ["onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.tflite", "*.gguf"]

@@ -21,29 +21,22 @@ from pathlib import Path
 import torch
 from jinja2.exceptions import TemplateError
 from peft import PeftModel
-from safetensors import SafetensorError
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from chatbot.errors import MissingModel
 from chatbot.generators import lean
 from chatbot.generators.base import Decoding
+from chatbot.generators.disk_cache import DiskCache
 from chatbot.generators.engine import Engine, Rows
 from chatbot.generators.passage_cache import PassageCache, keys_of, packed
 from chatbot.generators.reference import Reference
+from chatbot.loading import NOT_LOADED
 from chatbot.prompt import Prompt
 
-NOT_LOADED = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    RuntimeError,
-    ImportError,
-    SafetensorError,
-)  # by libraries
 NOTE = "marginalia.json"  # what `train generator` leaves beside the weights: {"refusal": text or null}
 SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters mark where a part goes in the template
 PLAIN_TEMPLATE = (  # for models without a chat template
@@ -59,7 +52,7 @@ class Causal:
     """A folder or hub id that `AutoModelForCausalLM` loads. Loading happens at the first use, once.
 
     `reserve`: tokens of the window kept free for the reply. `cache_bytes`: how much of what was read is kept, in
-    16 bits a number; 0 keeps nothing and rounds nothing.
+    16 bits a number; 0 keeps nothing and rounds nothing. `disk`: where what was made of passages outlives the process.
     `adapter`: a folder with LoRA matrices (peft's format), which are added to the weights. A folder of a model or an
     adapter that `train generator` made also says what a refusal is.
     `engine`: "transformers", "lean", "lean-float32", or "auto", the fastest that runs the model here.
@@ -74,6 +67,7 @@ class Causal:
         reserve: int = 256,
         cache_bytes: int = 0,
         engine: str = "transformers",
+        disk: DiskCache | None = None,
     ) -> None:
         self._name = model
         self._adapter = adapter
@@ -82,7 +76,7 @@ class Causal:
         self._loading = threading.Lock()
         self._tokenizing = threading.Lock()  # all share the switch `split_special_tokens`
         self._loaded: _Loaded | None = None
-        self.cache = PassageCache(cache_bytes)
+        self.cache = PassageCache(cache_bytes, disk)
 
     def warm(self) -> None:
         """Load the weights now."""
@@ -106,7 +100,8 @@ class Causal:
         limit = None if loaded.window is None else max(1, loaded.window - self._reserve)
         with self._tokenizing:
             fitted = [_fit(loaded.tokenizer, prompt, limit) for prompt in prompts]
-        rows = _read(loaded.engine, self.cache, [_pieces(parts) for parts, _ in fitted])
+        pieces = [_pieces(parts) for parts, _ in fitted]
+        rows = _read(loaded.engine, self.cache, pieces, [_lasting(parts) for parts, _ in fitted])
         return _Reading(rows, loaded.tokenizer, tuple(sorted({what for _, cut in fitted for what in cut})))
 
     def _load(self) -> _Loaded:
@@ -122,6 +117,8 @@ class Causal:
                     getattr(model.config, "max_position_embeddings", None),
                     _refusal(tokenizer, self._adapter or self._name),
                 )
+                if self.cache.disk is not None and self._loaded.engine.fingerprint is not None:
+                    self.cache.disk.open(self._loaded.engine.fingerprint)
             return self._loaded
 
 
@@ -134,12 +131,35 @@ class _Loaded:
     refusal: int | None
 
 
+def engine_of(name: str, engine: str = "auto") -> str:
+    """What would run this folder or hub id, told from its configuration: no weights are read, nothing is fetched.
+
+    Raises MissingModel where the configuration is not on this machine, or the engine does not fit it.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name, local_files_only=True)
+        if config.is_encoder_decoder:  # `Seq2Seq` has one engine
+            return "transformers"
+        with FakeTensorMode(), torch.device(_device()):  # its parameters have shapes, and no memory
+            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    except NOT_LOADED as error:
+        raise _not_loaded(name, error) from error
+    return _choice(model, engine)
+
+
 def _engine(model: PreTrainedModel, name: str) -> Engine:
-    if name == "transformers" or (name == "auto" and not (lean.fits(model) and lean.has_int8())):
+    choice = _choice(model, name)
+    if choice == "transformers":
         return Reference(model)
+    return lean.Lean(model, int8=choice == "lean int8")
+
+
+def _choice(model: PreTrainedModel, name: str) -> str:
+    if name == "transformers" or (name == "auto" and not (lean.fits(model) and lean.has_int8())):
+        return "transformers"
     if not lean.fits(model):
         raise MissingModel(f"the lean engine does not run {type(model).__name__} on {model.device}: set engine=auto")
-    return lean.Lean(model, int8=name != "lean-float32" and lean.has_int8())
+    return "lean int8" if name != "lean-float32" and lean.has_int8() else "lean float32"
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -149,13 +169,17 @@ def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> f
     return frozenset(token for end in ends if end is not None for token in ([end] if isinstance(end, int) else end))
 
 
-def _read(engine: Engine, cache: PassageCache, prompts: Sequence[Sequence[list[int]]]) -> Rows:
+def _read(
+    engine: Engine, cache: PassageCache, prompts: Sequence[Sequence[list[int]]], lasting: Sequence[int] = ()
+) -> Rows:
     """Read prompts, each a list of segments, of which as many as are held but the last one are not read again.
+
+    `lasting`: for each prompt, of how many segments what was read may be kept on disk.
 
     What is missing is read in three passes: beginnings that several prompts share, once; then each prompt up to its
     last segment; then the last segments.
     """
-    if engine.fingerprint is None or not cache.budget:
+    if engine.fingerprint is None or not (cache.budget or cache.disk):
         return engine.read(
             [[id for segment in segments for id in segment] for segments in prompts], [[]] * len(prompts)
         )
@@ -170,7 +194,7 @@ def _read(engine: Engine, cache: PassageCache, prompts: Sequence[Sequence[list[i
             lengths = [len(segment) for segment in segments]
             parts = torch.split(memories.memory(place), lengths, dim=3)
             held[row] = held[row] + [packed(part) for part in parts]
-            cache.keep(keys[row][: len(held[row])], held[row])
+            cache.keep(keys[row][: len(held[row])], held[row], lasting[row] if lasting else 0)
         return memories
 
     fresh = [row for row in range(len(prompts)) if not held[row] and len(prompts[row]) > 1]
@@ -187,20 +211,28 @@ def _read(engine: Engine, cache: PassageCache, prompts: Sequence[Sequence[list[i
 
 def _from_pretrained(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device()
     dtype = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except NOT_LOADED as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MissingModel(
-            f"generator {name!r} cannot be loaded ({reason}): "
-            "give --set generator= a folder or hub id that holds a transformers causal model and its tokenizer"
-        ) from error
+        raise _not_loaded(name, error) from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise MissingModel(f"generator {name!r} has no tokenizer.json: save its tokenizer in the fast format")
     return model.to(device).eval(), tokenizer  # type: ignore[arg-type]
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _not_loaded(name: str, error: Exception) -> MissingModel:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return MissingModel(
+        f"generator {name!r} cannot be loaded ({reason}): "
+        "give --set generator= a folder or hub id that holds a transformers causal model and its tokenizer"
+    )
 
 
 def _adapted(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
@@ -269,6 +301,11 @@ def _pieces(parts: Sequence[tuple[str, list[int]]]) -> list[list[int]]:
         segments[-1] += ids
         behind = slot == "passage"
     return [segment for segment in segments if segment]
+
+
+def _lasting(parts: Sequence[tuple[str, list[int]]]) -> int:
+    """The number of pieces up to the passage's end. What follows, or stands for no passage, is what people said."""
+    return 2 if any(slot == "passage" and ids for slot, ids in parts) else 0
 
 
 def _parts(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Iterator[tuple[str, list[int]]]:

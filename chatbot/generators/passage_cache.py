@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from chatbot.generators.disk_cache import DiskCache
+
 
 def keys_of(fingerprint: str, segments: Sequence[Sequence[int]]) -> list[bytes]:
     """A key a segment: a hash of the model and of all token ids up to the segment's end."""
@@ -36,10 +38,11 @@ def packed(memory: Tensor) -> Tensor:
 
 
 class PassageCache:
-    """Any number of threads may use it. `budget` in bytes; 0 keeps nothing."""
+    """Any number of threads may use it. `budget` in bytes; 0 keeps nothing here. `disk`: where more is kept."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, disk: DiskCache | None = None) -> None:
         self.budget = budget
+        self.disk = disk
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()  # least recently used first
         self._size = 0
@@ -61,10 +64,20 @@ class PassageCache:
                     break
                 found.append(self._kept[key])
             self._touch(keys[: len(found)])
-            return found
+        if self.disk is not None:
+            here = len(found)
+            for key in keys[here:]:
+                if (memory := self.disk.load(key)) is None:
+                    break
+                found.append(memory)
+            if len(found) > here:
+                self.keep(keys[: len(found)], found)
+        return found
 
-    def keep(self, keys: Sequence[bytes], memories: Sequence[Tensor]) -> None:
-        """Memories of a run of segments from the first on."""
+    def keep(self, keys: Sequence[bytes], memories: Sequence[Tensor], lasting: int = 0) -> None:
+        """Memories of a run of segments from the first on; of the first `lasting`, also on disk."""
+        if self.disk is not None and lasting:
+            self.disk.keep(keys[:lasting], memories[:lasting])
         with self._lock:
             for key, memory in zip(keys, memories, strict=True):
                 if key not in self._kept:
@@ -79,6 +92,8 @@ class PassageCache:
         with self._lock:
             self._kept.clear()
             self._size = 0
+        if self.disk is not None:
+            self.disk.clear()
 
     def _touch(self, keys: Sequence[bytes]) -> None:
         for key in reversed(keys):  # the first segment last, so that it outlives those that need it

@@ -37,7 +37,7 @@ from transformers.utils import logging as transformers_logging
 
 from chatbot.errors import MissingModel, UnusableUtterance
 from chatbot.generators.base import Decoding
-from chatbot.generators.causal import NOT_LOADED
+from chatbot.loading import NOT_LOADED
 from chatbot.prompt import Prompt
 
 Layout = Callable[[Prompt], tuple[str, str, str]]  # what stands before the passage, the passage, what stands after it

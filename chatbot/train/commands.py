@@ -21,13 +21,13 @@ from chatbot.errors import UnreadableData, WrongSetting
 from chatbot.generators.causal import NOTE
 from chatbot.history import from_messages
 from chatbot.knowledge import embedded
-from chatbot.models import Progress as Fetching
+from chatbot.progress import Progress as Fetching
 from chatbot.prompt import conversational
 from chatbot.rewrite import Verbatim
 from chatbot.rows import Row, messages, read_rows
 from chatbot.settings import Settings
 from chatbot.train import curve, loop
-from chatbot.train.branches import Branches
+from chatbot.train.trainable import Trainable
 from chatbot.train.encoder import QueryEncoder
 from chatbot.train.examples import Maker, Search, Weigher
 from chatbot.train.generator import Losses, Objective, Prior, batches
@@ -163,7 +163,7 @@ def _group(row: Row) -> str:
     return row.history[0][0] if row.history else row.question
 
 
-def _branches(chosen: Settings, options: Options, fetching: Fetching) -> tuple[Branches, str]:
+def _branches(chosen: Settings, options: Options, fetching: Fetching) -> tuple[Trainable, str]:
     folder = assemble.generator_folder(chosen, fetching)
     return ready(folder, options.lora, options.before, options.checkpointing), chosen.generator
 
@@ -212,7 +212,7 @@ def _cut(pairs: Sequence[Pair], size: int) -> list[Sequence[Pair]]:
     return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
 
-def _keep(branches: Branches, encoder: QueryEncoder | None, out: Path, note: dict[str, object]) -> None:
+def _keep(branches: Trainable, encoder: QueryEncoder | None, out: Path, note: dict[str, object]) -> None:
     branches.save(out)
     (out / NOTE).write_text(json.dumps(note, ensure_ascii=False, indent=1), encoding="utf-8")
     if encoder is not None:

@@ -18,7 +18,7 @@ from chatbot.passage import Hit, Passage
 from chatbot.prompt import Prompt, answer_prompts, rewrite_prompt
 from chatbot.rag_token import log_prior
 from chatbot.rows import Row, messages
-from chatbot.train.branches import Branches
+from chatbot.train.trainable import Trainable
 from chatbot.train.generator import Example
 
 Search = Callable[[Conversation, str], Sequence[Passage]]  # best first
@@ -29,7 +29,7 @@ LEAST_PRIOR = 0.01  # "no passage" is read where it has so much: as in the chat,
 class Maker:
     """Makes examples of rows; `limit`: tokens that a prompt and its reply may have together."""
 
-    branches: Branches
+    branches: Trainable
     refusal: str
     limit: int | None = None
 

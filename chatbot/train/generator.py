@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from chatbot.likelihood import rag_sequence_nll, rag_token_nll
 from chatbot.prompt import Prompt
-from chatbot.train.branches import Branch, Branches
+from chatbot.train.trainable import Branch, Trainable
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Losses(nn.Module):
     """Wraps the branches, so that its `forward` is what several processes share."""
 
     def __init__(
-        self, branches: Branches, refusal: Sequence[int], objective: Objective, prior: Prior | None = None
+        self, branches: Trainable, refusal: Sequence[int], objective: Objective, prior: Prior | None = None
     ) -> None:
         """`prior`: a query encoder that is trained along; without it the examples' own prior is taken."""
         super().__init__()

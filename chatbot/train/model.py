@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from chatbot.train.branches import Branches, CausalBranches
+from chatbot.train.trainable import Trainable, TrainableCausal
 
 REFUSAL = "Not in the text."  # what a branch learns to say whose passage does not hold the answer
 
@@ -24,12 +24,12 @@ class Lora:
     dropout: float = 0.0
 
 
-def ready(folder: str, lora: Lora, before: Path | None = None, checkpointing: bool = False) -> Branches:
+def ready(folder: str, lora: Lora, before: Path | None = None, checkpointing: bool = False) -> Trainable:
     """`before`: the folder of an adapter to go on from. Raises MissingModel."""
     return causal(folder, lora, None if before is None else str(before), checkpointing)
 
 
-def causal(folder: str, lora: Lora, before: str | None = None, checkpointing: bool = False) -> CausalBranches:
+def causal(folder: str, lora: Lora, before: str | None = None, checkpointing: bool = False) -> TrainableCausal:
     """`before`: an adapter to go on from."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -53,7 +53,7 @@ def causal(folder: str, lora: Lora, before: str | None = None, checkpointing: bo
         if hasattr(module, "cast_input_dtype_enabled"):  # autocast sees to it, in a quarter less memory
             module.cast_input_dtype_enabled = dtype == torch.float32
     window = getattr(model.config, "max_position_embeddings", None)
-    return CausalBranches(model, tokenizer, window)
+    return TrainableCausal(model, tokenizer, window)
 
 
 def _has_bf16() -> bool:

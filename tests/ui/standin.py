@@ -24,19 +24,11 @@ from chatbot import (
     Turn,
 )
 from chatbot.errors import UnreadableDocument, UnusableUtterance
+from chatbot.knowledge import Outcome
 from chatbot.settings import Settings
 
 SENTENCE = re.compile(r"(?<=[.!?。！？])\s*")
 K = 4
-
-
-@dataclass(frozen=True)
-class Outcome:
-    name: str
-    status: str
-    message: str = ""
-    document_id: str = ""
-    passages: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """p(y | x, z) of given replies, with gradients: what a generator's branches say, all tokens of a reply at once.
 
-Branches whose prompts begin alike, up to and with the passage, share that beginning: a passage with ten questions is
+Trainable whose prompts begin alike, up to and with the passage, share that beginning: a passage with ten questions is
 read once, forwards and backwards. The questions follow one another in one row, a mask lets each see the passage and
 itself, and positions go on from the passage's end in each, so each branch sees what it would see alone.
 """
@@ -24,7 +24,7 @@ ROW = 640  # tokens that a row of several questions is filled up to: attention c
 READ = 1200  # tokens read at a time, padding included: more at once is no quicker on a CPU, and pads more
 
 
-class Branches(Protocol):
+class Trainable(Protocol):
     """What trains: a model that tells each reply's tokens from their prompts."""
 
     model: Any  # a transformers model, perhaps with peft's matrices
@@ -68,7 +68,7 @@ class _Row:
     parts: list[_Part] = field(default_factory=list)
 
 
-class CausalBranches:
+class TrainableCausal:
     """Any model of `AutoModelForCausalLM` that takes a mask of its own; `limit`: tokens of a prompt."""
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> None:

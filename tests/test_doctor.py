@@ -1,0 +1,66 @@
+"""What the doctor says of the generator."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chatbot.doctor import examine
+from chatbot.generators import lean
+from chatbot.generators.causal import Causal, engine_of
+from chatbot.generators.reference import Reference
+from chatbot.settings import load
+
+
+def said_of_generator(home: Path, **chosen: object) -> tuple[bool, str]:
+    (finding,) = [each for each in examine(load(home, overrides=chosen)) if each.what == "generator"]
+    return finding.well, finding.found
+
+
+@pytest.mark.parametrize("engine", ["auto", "transformers"])
+@pytest.mark.parametrize("architecture", ["Llama", "Qwen2", "GPT2", "Mistral", "Mamba"])
+def test_the_engine_that_is_named_is_the_one_that_runs(
+    tiny: Callable[[str], Path], architecture: str, engine: str
+) -> None:
+    model = Causal(str(tiny(architecture)), engine=engine)
+    runs = type(model._load().engine)
+    assert (engine_of(str(tiny(architecture)), engine) == "transformers") == (runs is Reference)
+
+
+def test_the_doctor_names_the_engine_without_the_weights(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "without-weights"
+    shutil.copytree(tiny_llama, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    quick = "lean int8" if lean.has_int8() else "transformers"
+    for engine, expected in (("auto", quick), ("lean-float32", "lean float32"), ("transformers", "transformers")):
+        well, found = said_of_generator(tmp_path, generator=str(folder), engine=engine)
+        assert well
+        assert f"runs on {expected}" in found
+
+
+def test_the_doctor_finds_an_engine_that_does_not_fit(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    well, found = said_of_generator(tmp_path, generator=str(tiny("GPT2")), engine="lean")
+    assert not well
+    assert "engine=auto" in found
+    assert "\n" not in found
+
+
+def test_the_doctor_finds_a_folder_without_a_model(tmp_path: Path) -> None:
+    well, found = said_of_generator(tmp_path, generator=str(tmp_path))
+    assert not well
+    assert "cannot be loaded" in found
+
+
+def test_an_encoder_decoder_runs_on_transformers_whatever_the_engine(tmp_path: Path) -> None:
+    from transformers import BartConfig
+
+    BartConfig().save_pretrained(tmp_path)
+    assert engine_of(str(tmp_path), "lean") == "transformers"
+
+
+def test_a_hub_id_that_is_not_here_yet_is_no_fault_and_is_not_fetched(tmp_path: Path) -> None:
+    well, found = said_of_generator(tmp_path, generator="nobody/no-such-model")
+    assert well
+    assert "not fetched yet" in found
