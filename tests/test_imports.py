@@ -29,8 +29,8 @@ LAYERS: dict[str, tuple[str, str]] = {
         "values equations protocols embedders",
     ),
     "generators": (
-        "generators.causal generators.lean generators.passage_cache generators.reference generators.scripted"
-        " generators.seq2seq",
+        "generators.causal generators.lean generators.packed generators.passage_cache generators.reference"
+        " generators.scripted generators.seq2seq",
         "values equations protocols generators",
     ),
     "indexes": ("index.chroma index.lexical", "values equations protocols stores indexes"),
@@ -81,9 +81,9 @@ OWNERS: dict[str, str] = {
     "tokenizers": "chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",
     "torch": "chatbot.assemble chatbot.attribution chatbot.bench chatbot.embedders.dpr chatbot.embedders.sentence"
-    " chatbot.generate chatbot.generators.causal chatbot.generators.lean chatbot.generators.passage_cache"
-    " chatbot.generators.reference chatbot.generators.scripted chatbot.generators.seq2seq chatbot.likelihood"
-    " chatbot.rag_token chatbot.retrieve chatbot.sampling",
+    " chatbot.generate chatbot.generators.causal chatbot.generators.lean chatbot.generators.packed"
+    " chatbot.generators.passage_cache chatbot.generators.reference chatbot.generators.scripted"
+    " chatbot.generators.seq2seq chatbot.likelihood chatbot.rag_token chatbot.retrieve chatbot.sampling",
     "tqdm": "chatbot.cli",
     "trafilatura": "chatbot.parse.web",
     "transformers": "chatbot.bench chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generators.causal"
