@@ -50,7 +50,10 @@ LAYERS: dict[str, tuple[str, str]] = {
         "cli doctor evaluate",
         "values settings equations protocols stores models steps dialogue assembly bench commands ui",
     ),
-    "bench": ("bench", "values settings equations protocols generators models steps assembly bench"),
+    "bench": (
+        "bench bench.chart bench.children bench.rag bench.systems",
+        "values settings equations protocols generators models steps assembly bench",
+    ),
     "package": ("", "values assembly"),  # chatbot/__init__.py: what others may use
     "ui": ("ui ui.app ui.chat ui.i18n ui.render", "package ui"),
 }
@@ -67,7 +70,8 @@ OWNERS: dict[str, str] = {
     "httpx": "chatbot.index.chroma",
     "jinja2": "chatbot.generators.causal",
     "langdetect": "chatbot.language",
-    "llama_cpp": "chatbot.bench",
+    "llama_cpp": "chatbot.bench.systems",
+    "matplotlib": "chatbot.bench.chart",
     "numpy": "chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.index.chroma",
     "platformdirs": "chatbot.settings",
@@ -78,16 +82,18 @@ OWNERS: dict[str, str] = {
     "sentence_transformers": "chatbot.embedders.sentence",
     "snowballstemmer": "chatbot.language",
     "starlette": "ui.app",
-    "tokenizers": "chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
+    "tokenizers": "chatbot.bench.rag chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",
-    "torch": "chatbot.assemble chatbot.attribution chatbot.bench chatbot.embedders.dpr chatbot.embedders.sentence"
-    " chatbot.generate chatbot.generators.causal chatbot.generators.lean chatbot.generators.packed"
-    " chatbot.generators.passage_cache chatbot.generators.reference chatbot.generators.scripted"
-    " chatbot.generators.seq2seq chatbot.likelihood chatbot.rag_token chatbot.retrieve chatbot.sampling",
+    "torch": "chatbot.assemble chatbot.attribution chatbot.bench chatbot.bench.rag chatbot.bench.systems"
+    " chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generate chatbot.generators.causal"
+    " chatbot.generators.lean chatbot.generators.packed chatbot.generators.passage_cache chatbot.generators.reference"
+    " chatbot.generators.scripted chatbot.generators.seq2seq chatbot.likelihood chatbot.rag_token chatbot.retrieve"
+    " chatbot.sampling",
     "tqdm": "chatbot.cli",
     "trafilatura": "chatbot.parse.web",
-    "transformers": "chatbot.bench chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generators.causal"
-    " chatbot.generators.lean chatbot.generators.reference chatbot.generators.seq2seq chatbot.models",
+    "transformers": "chatbot.bench.rag chatbot.bench.systems chatbot.embedders.dpr chatbot.embedders.sentence"
+    " chatbot.generators.causal chatbot.generators.lean chatbot.generators.reference chatbot.generators.seq2seq"
+    " chatbot.models",
     "uvicorn": "ui.app",
 }
 

@@ -81,6 +81,11 @@ class Causal:
     def end_tokens(self) -> frozenset[int]:
         return self._load().end_tokens
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of the weights that a step reads, as they are stored."""
+        return self._load().engine.weight_bytes
+
     def read(self, prompts: Sequence[Prompt]) -> Decoding:
         loaded = self._load()
         limit = None if loaded.window is None else max(1, loaded.window - self._reserve)
