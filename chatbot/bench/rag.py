@@ -85,7 +85,10 @@ def _tokenizer(vocabulary: int) -> Any:
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     backend.train_from_iterator(
-        [TEXT], trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet)
+        [TEXT],
+        trainers.BpeTrainer(
+            vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        ),
     )
     learned = json.loads(backend.to_str())["model"]
     known = learned["vocab"] | {f"<{number}>": number for number in range(len(learned["vocab"]), vocabulary)}
@@ -127,7 +130,7 @@ class HuggingFaceRag:
 
         torch.set_num_threads(min(chosen.threads or cores(), cores()))
         self._model: Any = RagTokenForGeneration.from_pretrained(chosen.generator, dtype=torch.float32)
-        self._model.eval()
+        self._model.eval()  # type: ignore[no-untyped-call]
         self._tokenizer = tokenizer_of(chosen.generator)
         self._prompts = put(k)
 
