@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from chatbot.bench import SYSTEMS
 from chatbot.conversation import Conversation, Turn
 from chatbot.errors import MarginaliaError
 from chatbot.settings import Settings, load, parse_assignment
@@ -112,6 +113,8 @@ def parser() -> argparse.ArgumentParser:
         "--k", type=int, nargs="+", default=[1, 3, 5, 10], metavar="K", help="passages (default: 1 3 5 10)"
     )
     made.add_argument("--rounds", type=int, default=3, metavar="N", help="replies of each system (default: 3)")
+    made.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, metavar="S", help=", ".join(SYSTEMS))
+    made.add_argument("--chart", type=Path, metavar="FILE.png", help="draw the figures too (needs the extra `bench`)")
     _json(made)
     return top
 
@@ -329,19 +332,24 @@ def _folder_for_index(home: Path, options: argparse.Namespace) -> Iterator[Path]
 def bench(options: argparse.Namespace) -> int:
     from chatbot import bench as speed
     from chatbot.assemble import generator
+    from chatbot.bench import chart
 
+    if options.chart:
+        chart.check(options.chart)
     chosen = _settings(options)
     with _bar() as progress:
         generator(chosen, progress)  # fetched before the clocks run
-        found = speed.bench(chosen, options.k, options.rounds, progress)
+        found = speed.bench(chosen, options.k, options.rounds, progress, options.systems)
+    if options.chart:
+        chart.draw(found, options.chart)
     if options.json:
         _print_json(found)
         return 0
     print(f"memory bandwidth {found['memory_bandwidth_gb_s']} GB/s; medians of {options.rounds} replies")
-    columns = ("k", "first_token_s", "tokens_per_s", "step_ms", "peak_memory_mb")
-    print(f"{'system':<10}" + "".join(f"{name:>16}" for name in columns))
+    columns = ("k", "first_token_s", "tokens_per_s", "step_ms", "peak_memory_mb", "bandwidth_share")
+    print(f"{'system':<12}" + "".join(f"{name:>16}" for name in columns))
     for row in found["rows"]:
-        print(f"{row['system']:<10}" + "".join(f"{row[name]:>16}" for name in columns))
+        print(f"{row['system']:<12}" + "".join(f"{'' if row[name] is None else row[name]:>16}" for name in columns))
     return 0
 
 

@@ -19,7 +19,11 @@ LAYERS: dict[str, tuple[str, str]] = {
     "values": ("errors passage conversation events progress", "values"),
     "settings": ("settings", "values"),
     "loading": ("loading", ""),
-    "equations": ("rag_token likelihood attribution branches fusion language prompt", "values equations"),
+    "equations": (
+        "rag_token likelihood attribution answers branches fusion language prompt",
+        "values rows equations",
+    ),
+    "rows": ("rows", "values rows"),
     "protocols": (
         "embedders embedders.base generators generators.base generators.engine index index.base",
         "values equations protocols",
@@ -30,8 +34,8 @@ LAYERS: dict[str, tuple[str, str]] = {
         "values loading equations protocols embedders",
     ),
     "generators": (
-        "generators.causal generators.disk_cache generators.lean generators.passage_cache generators.reference"
-        " generators.scripted generators.seq2seq",
+        "generators.causal generators.disk_cache generators.lean generators.packed generators.passage_cache"
+        " generators.reference generators.scripted generators.seq2seq",
         "values loading equations protocols generators",
     ),
     "indexes": ("index.chroma index.lexical", "values equations protocols stores indexes"),
@@ -40,18 +44,26 @@ LAYERS: dict[str, tuple[str, str]] = {
         "values parsers",
     ),
     "models": ("models", "values"),
+    "training": (
+        "train train.commands train.curve train.encoder train.examples train.generator train.loop train.model"
+        " train.retriever train.trainable",
+        "values settings loading rows equations protocols stores embedders generators models steps assembly training",
+    ),
     "steps": ("rewrite retrieve generate sampling beam knowledge", "values equations protocols stores parsers steps"),
     "dialogue": ("dialogue", "values equations protocols steps"),
     "assembly": (
         "assemble",
-        "values settings equations protocols stores embedders generators indexes parsers models steps"
+        "values settings rows equations protocols stores embedders generators indexes parsers models steps"
         " dialogue assembly",
     ),
     "commands": (
         "cli doctor evaluate",
-        "values settings equations protocols stores models steps dialogue assembly bench commands ui",
+        "values settings rows equations protocols stores models steps dialogue assembly bench training commands ui",
     ),
-    "bench": ("bench", "values settings equations protocols generators models steps assembly bench"),
+    "bench": (
+        "bench bench.chart bench.children bench.rag bench.systems",
+        "values settings equations protocols generators models steps assembly bench",
+    ),
     "package": ("", "values assembly"),  # chatbot/__init__.py: what others may use
     "ui": ("ui ui.app ui.chat ui.i18n ui.render", "package ui"),
 }
@@ -68,7 +80,8 @@ OWNERS: dict[str, str] = {
     "httpx": "chatbot.index.chroma",
     "jinja2": "chatbot.generators.causal",
     "langdetect": "chatbot.language",
-    "llama_cpp": "chatbot.bench",
+    "llama_cpp": "chatbot.bench.systems",
+    "matplotlib": "chatbot.bench.chart",
     "numpy": "chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.index.chroma",
     "platformdirs": "chatbot.settings",
@@ -79,17 +92,20 @@ OWNERS: dict[str, str] = {
     "sentence_transformers": "chatbot.embedders.sentence",
     "snowballstemmer": "chatbot.language",
     "starlette": "ui.app",
-    "tokenizers": "chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
+    "tokenizers": "chatbot.bench.rag chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",
-    "torch": "chatbot.assemble chatbot.attribution chatbot.bench chatbot.embedders.dpr chatbot.embedders.sentence"
-    " chatbot.generate chatbot.generators.causal chatbot.generators.disk_cache chatbot.generators.lean"
-    " chatbot.generators.passage_cache"
+    "torch": "chatbot.assemble chatbot.attribution chatbot.bench chatbot.bench.rag chatbot.bench.systems"
+    " chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generate chatbot.generators.causal"
+    " chatbot.generators.disk_cache chatbot.generators.lean chatbot.generators.packed chatbot.generators.passage_cache"
     " chatbot.generators.reference chatbot.generators.scripted chatbot.generators.seq2seq chatbot.likelihood"
-    " chatbot.rag_token chatbot.retrieve chatbot.sampling",
+    " chatbot.rag_token chatbot.retrieve chatbot.sampling chatbot.train.commands chatbot.train.encoder"
+    " chatbot.train.examples chatbot.train.generator chatbot.train.loop chatbot.train.model chatbot.train.retriever"
+    " chatbot.train.trainable",
     "tqdm": "chatbot.cli",
     "trafilatura": "chatbot.parse.web",
-    "transformers": "chatbot.bench chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generators.causal"
-    " chatbot.generators.lean chatbot.generators.reference chatbot.generators.seq2seq chatbot.models",
+    "transformers": "chatbot.bench.rag chatbot.bench.systems chatbot.embedders.dpr chatbot.embedders.sentence"
+    " chatbot.generators.causal chatbot.generators.lean chatbot.generators.reference chatbot.generators.seq2seq"
+    " chatbot.models",
     "uvicorn": "ui.app",
 }
 

@@ -37,7 +37,7 @@ class Counting:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.fingerprint = engine.fingerprint
+        self.fingerprint, self.weight_bytes = engine.fingerprint, engine.weight_bytes
         self.read_tokens: list[int] = []
 
     def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> Rows:

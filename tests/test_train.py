@@ -16,10 +16,10 @@ from chatbot.cli import main
 from chatbot.errors import TrainingFailed
 from chatbot.generators.causal import Causal
 from chatbot.prompt import Prompt
-from chatbot.train.trainable import Branch, TrainableCausal
 from chatbot.train.generator import Example, Losses, Objective, Prior, batches
 from chatbot.train.loop import CHECKPOINT, Progress, Schedule, run
 from chatbot.train.model import Lora, causal
+from chatbot.train.trainable import Branch, TrainableCausal
 
 
 def prompt(passage: str | None, query: str) -> Prompt:

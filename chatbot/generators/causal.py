@@ -95,6 +95,11 @@ class Causal:
         """The token that a refusal begins with, for a model that was trained to refuse."""
         return self._load().refusal
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of the weights that a step reads, as they are stored."""
+        return self._load().engine.weight_bytes
+
     def read(self, prompts: Sequence[Prompt]) -> Decoding:
         loaded = self._load()
         limit = None if loaded.window is None else max(1, loaded.window - self._reserve)

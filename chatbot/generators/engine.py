@@ -37,5 +37,9 @@ class Engine(Protocol):
         None: what this model keeps cannot be cut into memories (recurrent ones, sliding windows).
         """
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of the weights that a step reads, as they are stored."""
+
     def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> Rows:
         """Read B rows of at least one token, each after its memories, which stand one behind the other."""

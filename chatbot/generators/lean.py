@@ -75,9 +75,15 @@ class Lean:
     """Copies what it needs of the model, so that the model can be let go."""
 
     def __init__(self, model: PreTrainedModel, *, int8: bool = True) -> None:
-        config, pack = model.config, in_int8 if int8 else in_float
+        config = model.config
         decoder: Any = model.model
         peaks = peaks_of(model)
+        self.weight_bytes = 0
+
+        def pack(linear: Linear) -> Product:
+            self.weight_bytes += linear.weight.numel() * (1 if int8 else 4)
+            return in_int8(linear) if int8 else in_float(linear)
+
         self.fingerprint = f"lean {'int8' if int8 else 'float32'} {weights(model)}"
         self.query_heads: int = config.num_attention_heads
         self.key_heads: int = config.num_key_value_heads
@@ -89,6 +95,7 @@ class Lean:
         self.layers = [self._layer(layer, pack, peaks) for layer in decoder.layers]
         head = _taken(model.lm_head)
         to_head = factors(peaks[model.lm_head], head.weight)
+        self.weight_bytes += sum(layer.down_wide.nbytes for layer in self.layers)
         self._norm, self._head = decoder.norm.weight.detach() / to_head, pack(head.taking(to_head))
 
     @torch.inference_mode()

@@ -27,6 +27,7 @@ class Reference:
         self._model = model
         self._recurrent = bool(getattr(model, "_is_stateful", False))
         self.fingerprint = f"transformers {weights(model)}" if self._can_be_cut() else None
+        self.weight_bytes = weight_bytes(model)
 
     @torch.inference_mode()
     def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> Rows:
@@ -44,6 +45,14 @@ class Reference:
         if any(type(layer) is not DynamicLayer for layer in layers):
             return False
         return len({kept.shape for layer in layers for kept in (layer.keys, layer.values)}) == 1
+
+
+def weight_bytes(model: PreTrainedModel) -> int:
+    """Of a step: all but the table that tokens are looked up in, unless it is the head's too."""
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    table: Any = model.get_input_embeddings()
+    looked_up = 0 if head is not None and head.weight is table.weight else table.weight.nbytes
+    return sum(weight.nbytes for weight in model.parameters()) - looked_up
 
 
 def weights(model: PreTrainedModel) -> str:

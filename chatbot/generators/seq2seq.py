@@ -37,9 +37,11 @@ from transformers.utils import logging as transformers_logging
 
 from chatbot.errors import MissingModel, UnusableUtterance
 from chatbot.generators.base import Decoding
+from chatbot.generators.packed import can_pack, pack
 from chatbot.loading import NOT_LOADED
 from chatbot.prompt import Prompt
 
+PROMPT_ROWS, STEP_ROWS = 1024, 6  # tokens that the encoder reads together, rows that the decoder advances: about
 Layout = Callable[[Prompt], tuple[str, str, str]]  # what stands before the passage, the passage, what stands after it
 
 
@@ -123,6 +125,9 @@ def _from_pretrained(name: str) -> _Loaded:
     if 2 * len(tokenizer) < model.config.vocab_size:  # transformers makes an empty one where there is none
         raise _missing(name, ValueError(f"its tokenizer knows {len(tokenizer)} of {model.config.vocab_size} tokens"))
     model = model.to(device).eval()
+    if device == "cpu" and can_pack():
+        pack(model.get_encoder(), rows=PROMPT_ROWS)
+        pack(model, rows=STEP_ROWS)  # what is left: the decoder and the head
     places = getattr(model.config, "max_position_embeddings", None)
     return _Loaded(
         model,

@@ -27,13 +27,13 @@ from chatbot.rewrite import Verbatim
 from chatbot.rows import Row, messages, read_rows
 from chatbot.settings import Settings
 from chatbot.train import curve, loop
-from chatbot.train.trainable import Trainable
 from chatbot.train.encoder import QueryEncoder
 from chatbot.train.examples import Maker, Search, Weigher
 from chatbot.train.generator import Losses, Objective, Prior, batches
 from chatbot.train.loop import Progress, Schedule
 from chatbot.train.model import REFUSAL, Lora, ready
 from chatbot.train.retriever import Pair, QueryLosses
+from chatbot.train.trainable import Trainable
 
 Report = Callable[[Progress], None]
 

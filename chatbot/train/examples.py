@@ -18,8 +18,8 @@ from chatbot.passage import Hit, Passage
 from chatbot.prompt import Prompt, answer_prompts, rewrite_prompt
 from chatbot.rag_token import log_prior
 from chatbot.rows import Row, messages
-from chatbot.train.trainable import Trainable
 from chatbot.train.generator import Example
+from chatbot.train.trainable import Trainable
 
 Search = Callable[[Conversation, str], Sequence[Passage]]  # best first
 LEAST_PRIOR = 0.01  # "no passage" is read where it has so much: as in the chat, see settings.least_prior

@@ -1,31 +1,15 @@
-"""Speed, side by side with the baselines, in one run.
-
-Each system lives in a process of its own, so that its memory can be told, and they are measured in turn, round after
-round, so that a busy neighbour slows all of them. Figures are medians over the rounds. Every system says the same
-number of tokens, whatever they are: end tokens are passed over.
-
-    ours-warm   RAG-Token over K passages and "no passage", passages read before
-    ours-cold   the same, with nothing kept
-    stuffing    all passages in one prompt, through transformers' `generate`
-    naive       a RAG-Token loop over `model(...)` as anybody would write it, float32
-    llama.cpp   stuffing's prompt through llama-cpp-python, where that is installed
-"""
+"""What is measured on the chat's generator: our own loop, and what people would use instead."""
 
 from __future__ import annotations
 
-import importlib.util
-import multiprocessing
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Protocol
 
-from chatbot.errors import MarginaliaError, WrongSetting
-from chatbot.progress import Progress
+from chatbot.errors import WrongSetting
 from chatbot.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,11 +17,11 @@ if TYPE_CHECKING:
     from chatbot.prompt import Prompt
 
 PASSAGE_TOKENS, CONVERSATION_TOKENS, QUERY_TOKENS, REPLY_TOKENS = 256, 64, 20, 64
-SYSTEMS = ("ours-warm", "ours-cold", "stuffing", "naive", "llama.cpp")
 TEXT = (
     "the harbour of the old town was built by sailors who came from the islands in the north and sold salt fish rope "
     "timber wool and amber to merchants of the plain every autumn before the river froze over and the roads closed"
 )
+NUMBER = 4  # bytes: keys and values are float32 on a CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,136 +33,36 @@ class Timing:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a system takes: None where that is not known."""
+
+    peak_mb: float  # of its process
+    step_bytes: int | None
+    cache_bytes_per_passage: int | None
+
+
 class System(Protocol):
     def reply(self) -> Timing: ...
 
-
-def bench(
-    chosen: Settings, ks: Sequence[int], rounds: int, progress: Progress, systems: Sequence[str] = SYSTEMS
-) -> dict[str, Any]:
-    """{"settings", "memory_bandwidth_gb_s", "rows"}; a row is a system at one K."""
-    available = [name for name in systems if name != "llama.cpp" or importlib.util.find_spec("llama_cpp")]
-    bandwidth = memory_bandwidth(chosen.threads)
-    rows, done = [], 0
-    for k in ks:
-        with _Children(chosen, available, k) as children:
-            timings: dict[str, list[Timing]] = {name: [] for name in available}
-            for _ in range(rounds):
-                for name in available:
-                    progress(done / (len(ks) * rounds * len(available)), f"{name}, k = {k}")
-                    timings[name].append(children.ask(name))
-                    done += 1
-            rows += [_row(name, k, timings[name], children.peak(name)) for name in available]
-    return {
-        "settings": {"generator": chosen.generator, "threads": chosen.threads, "rounds": rounds}
-        | {"passage_tokens": PASSAGE_TOKENS, "conversation_tokens": CONVERSATION_TOKENS}
-        | {"query_tokens": QUERY_TOKENS, "reply_tokens": REPLY_TOKENS},
-        "memory_bandwidth_gb_s": round(bandwidth, 2),
-        "rows": rows,
-    }
+    def step_bytes(self) -> int | None:
+        """What a step half-way through the reply must read: weights, and the keys and values of all branches."""
 
 
-def _row(name: str, k: int, timings: Sequence[Timing], peak: float) -> dict[str, Any]:
-    step = statistics.median((timing.last - timing.first) / (timing.tokens - 1) for timing in timings)
-    return {
-        "system": name,
-        "k": k,
-        "first_token_s": round(statistics.median(timing.first for timing in timings), 4),
-        "tokens_per_s": round(1 / step, 2),
-        "step_ms": round(1000 * step, 2),
-        "peak_memory_mb": round(peak),
-    }
-
-
-def memory_bandwidth(threads: int) -> float:
-    """Gigabytes read a second: the best of five sums over 512 MB."""
-    import torch
-
-    from chatbot.assemble import cores
-
-    torch.set_num_threads(min(threads or cores(), cores()))
-    numbers = torch.ones(128 << 20, dtype=torch.float32)
-    best = 0.0
-    for _ in range(5):
-        started = time.perf_counter()
-        numbers.sum()
-        best = max(best, numbers.nbytes / 1e9 / (time.perf_counter() - started))
-    return best
-
-
-class _Children:
-    """One process a system. `ask` has one of them reply while the others wait."""
-
-    def __init__(self, chosen: Settings, systems: Sequence[str], k: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._ends: dict[str, Connection] = {}
-        self._processes = []
-        for name in systems:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, name, chosen, k), daemon=True)
-            process.start()
-            theirs.close()
-            self._ends[name] = ours
-            self._processes.append(process)
-            self._receive(name)  # ready
-
-    def __enter__(self) -> _Children:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for end in self._ends.values():
-            end.close()
-        for process in self._processes:
-            process.join(timeout=10)
-            process.kill()
-
-    def ask(self, name: str) -> Timing:
-        self._ends[name].send("reply")
-        timing = self._receive(name)
-        assert isinstance(timing, Timing)
-        return timing
-
-    def peak(self, name: str) -> float:
-        """Megabytes that the process has had at most."""
-        self._ends[name].send("peak")
-        return float(self._receive(name))
-
-    def _receive(self, name: str) -> Any:
-        try:
-            answer = self._ends[name].recv()
-        except EOFError:
-            raise MarginaliaError(f"the process that measures {name} has ended: is there enough memory?") from None
-        if isinstance(answer, MarginaliaError):
-            raise answer
-        return answer
-
-
-def _serve(end: Connection, name: str, chosen: Settings, k: int) -> None:
-    try:
-        system = _MAKERS[name](chosen, k)
-        system.reply()  # what is loaded or compiled at first use is no part of a reply
-        end.send("ready")
-        while True:
-            if end.recv() == "reply":
-                end.send(system.reply())
-            else:
-                end.send(
-                    resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-                )
-    except MarginaliaError as error:
-        end.send(error)
-    except EOFError:
-        return
+def footprint(system: System) -> Footprint:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    per_passage: Callable[[], int | None] = getattr(system, "cache_bytes_per_passage", lambda: None)
+    return Footprint(peak, system.step_bytes(), per_passage())
 
 
 class Ours:
     """The product's own loop: prompts, mixture, posteriors, text."""
 
-    def __init__(self, chosen: Settings, k: int, warm: bool) -> None:
+    def __init__(self, chosen: Settings, prompts: Sequence[Prompt], warm: bool) -> None:
         from chatbot.assemble import generator
 
         self._generator: Generator = generator(chosen)
-        self._prompts, self._warm = prompts(k), warm
+        self._chosen, self._prompts, self._warm = chosen, prompts, warm
 
     def reply(self) -> Timing:
         from chatbot.generate import generate
@@ -189,6 +73,22 @@ class Ours:
         prior = [1 / len(self._prompts)] * len(self._prompts)
         endless = _Endless(self._generator)
         return timed(lambda: generate(endless, self._prompts, prior, Sampling(max_tokens=REPLY_TOKENS)))
+
+    def step_bytes(self) -> int | None:
+        weights: int | None = getattr(self._generator, "weight_bytes", None)
+        return None if weights is None else read_in_a_step(weights, *_tokenized(self._chosen, self._prompts))
+
+    def cache_bytes_per_passage(self) -> int | None:
+        """Of a passage alone: what is kept of a prompt, less what is kept of the same without its passage."""
+        cache = getattr(self._generator, "cache", None)
+        if not self._warm or cache is None or not cache.budget:
+            return None
+        kept = []
+        for prompt in (self._prompts[0], self._prompts[-1]):
+            cache.clear()
+            self._generator.read([prompt])
+            kept.append(cache.size)
+        return int(kept[0] - kept[1])
 
 
 class _Endless:
@@ -208,6 +108,9 @@ class Stuffing:
 
     def __init__(self, chosen: Settings, k: int) -> None:
         self._model, self._ids = _transformers(chosen, [stuffed(k)])
+
+    def step_bytes(self) -> int | None:
+        return _of_transformers(self._model, self._ids)
 
     def reply(self) -> Timing:
         import torch
@@ -241,6 +144,9 @@ class Naive:
 
     def __init__(self, chosen: Settings, k: int) -> None:
         self._model, self._rows = _transformers(chosen, prompts(k))
+
+    def step_bytes(self) -> int | None:
+        return _of_transformers(self._model, self._rows)
 
     def reply(self) -> Timing:
         return timed(self._tokens)
@@ -279,21 +185,15 @@ class LlamaCpp:
         self._llama = Llama(str(files[0]), n_ctx=8192, n_threads=chosen.threads or None, verbose=False)
         self._text = "\n\n".join([stuffed(k).passage or "", stuffed(k).query])
 
+    def step_bytes(self) -> None:
+        """It does not say."""
+
     def reply(self) -> Timing:
         self._llama.reset()
         ids = self._llama.tokenize(self._text.encode())
         return timed(
             lambda: (token for token, _ in zip(self._llama.generate(ids, temp=0), range(REPLY_TOKENS), strict=False))
         )
-
-
-_MAKERS: dict[str, Callable[[Settings, int], System]] = {
-    "ours-warm": lambda chosen, k: Ours(chosen, k, warm=True),
-    "ours-cold": lambda chosen, k: Ours(chosen, k, warm=False),
-    "stuffing": Stuffing,
-    "naive": Naive,
-    "llama.cpp": LlamaCpp,
-}
 
 
 def timed(tokens: Callable[[], Iterator[object]]) -> Timing:
@@ -325,18 +225,51 @@ def _text(seed: int, words: int) -> str:
     return " ".join(words_of[(seed * 7 + index * (seed % 5 + 1)) % len(words_of)] for index in range(words))
 
 
+def read_in_a_step(weights: int, config: Any, rows: Sequence[Sequence[int]]) -> int | None:
+    """Bytes, with half of the reply said behind each row of a decoder of this configuration."""
+    try:
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        a_token = int(config.num_hidden_layers * 2 * heads * size * NUMBER)
+    except AttributeError:
+        return None
+    return weights + a_token * sum(len(row) + REPLY_TOKENS // 2 for row in rows)
+
+
+def _of_transformers(model: Any, rows: Sequence[Sequence[int]]) -> int | None:
+    from chatbot.generators.reference import weight_bytes
+
+    return read_in_a_step(weight_bytes(model), model.config, rows)
+
+
 def _transformers(chosen: Settings, wanted: Sequence[Prompt]) -> tuple[Any, list[list[int]]]:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     from chatbot.assemble import cores
-    from chatbot.generators.causal import segments
-    from chatbot.models import locate
 
     torch.set_num_threads(min(chosen.threads or cores(), cores()))
+    _, rows = _tokenized(chosen, wanted)
+    folder = _folder(chosen)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), rows  # type: ignore[no-untyped-call]
+
+
+def _tokenized(chosen: Settings, wanted: Sequence[Prompt]) -> tuple[Any, list[list[int]]]:
+    """The generator's configuration, and the prompts' ids."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    from chatbot.generators.causal import segments
+
+    folder = _folder(chosen)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = [[id for piece in segments(tokenizer, prompt) for id in piece] for prompt in wanted]
+    return AutoConfig.from_pretrained(folder), ids
+
+
+def _folder(chosen: Settings) -> str:
+    from chatbot.models import locate
+
     folder = locate(chosen.generator, chosen.home / "models")
     if folder is None:
         raise WrongSetting(f"generator {chosen.generator!r} is not here yet: start the chat once, then measure")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
-    return model, [[id for piece in segments(tokenizer, prompt) for id in piece] for prompt in wanted]
+    return str(folder)
