@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "values equations protocols embedders",
     ),
     "generators": (
-        "generators.causal generators.lean generators.passage_cache generators.reference generators.scripted"
+        "generators.causal generators.lean generators.openvino generators.passage_cache generators.reference generators.scripted"
         " generators.seq2seq",
         "values equations protocols generators",
     ),
@@ -70,6 +70,7 @@ OWNERS: dict[str, str] = {
     "llama_cpp": "chatbot.bench",
     "numpy": "chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.index.chroma",
+    "openvino": "chatbot.generators.openvino",
     "platformdirs": "chatbot.settings",
     "pypdfium2": "chatbot.parse.pdf",
     "selectolax": "chatbot.parse.web",
@@ -81,17 +82,18 @@ OWNERS: dict[str, str] = {
     "tokenizers": "chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",
     "torch": "chatbot.assemble chatbot.attribution chatbot.bench chatbot.embedders.dpr chatbot.embedders.sentence"
-    " chatbot.generate chatbot.generators.causal chatbot.generators.lean chatbot.generators.passage_cache"
-    " chatbot.generators.reference chatbot.generators.scripted chatbot.generators.seq2seq chatbot.likelihood"
+    " chatbot.generate chatbot.generators.causal chatbot.generators.lean chatbot.generators.openvino"
+    " chatbot.generators.passage_cache chatbot.generators.reference chatbot.generators.scripted chatbot.generators.seq2seq chatbot.likelihood"
     " chatbot.rag_token chatbot.retrieve chatbot.sampling",
     "tqdm": "chatbot.cli",
     "trafilatura": "chatbot.parse.web",
     "transformers": "chatbot.bench chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generators.causal"
-    " chatbot.generators.lean chatbot.generators.reference chatbot.generators.seq2seq chatbot.models",
+    " chatbot.generators.lean chatbot.generators.openvino chatbot.generators.reference chatbot.generators.seq2seq"
+    " chatbot.models",
     "uvicorn": "ui.app",
 }
 
-HEAVY = ("torch", "chromadb", "gradio", "transformers", "sentence_transformers", "trafilatura")
+HEAVY = ("torch", "chromadb", "gradio", "transformers", "sentence_transformers", "trafilatura", "openvino")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from chatbot.errors import MissingModel
-from chatbot.generators import lean
+from chatbot.generators import lean, openvino
 from chatbot.generators.base import Decoding
 from chatbot.generators.engine import Engine, Rows
 from chatbot.generators.passage_cache import PassageCache, keys_of, packed
@@ -56,7 +56,7 @@ class Causal:
 
     `reserve`: tokens of the window kept free for the reply. `cache_bytes`: how much of what was read is kept, in
     16 bits a number; 0 keeps nothing and rounds nothing.
-    `engine`: "transformers", "lean", "lean-float32", or "auto", the fastest that runs the model here.
+    `engine`: "transformers", "openvino", "lean", "lean-float32", or "auto", the fastest that runs the model here.
     Raises MissingModel where the weights are not found or the engine does not fit them.
     """
 
@@ -107,11 +107,21 @@ class _Loaded:
 
 
 def _engine(model: PreTrainedModel, name: str) -> Engine:
-    if name == "transformers" or (name == "auto" and not (lean.fits(model) and lean.has_int8())):
+    if name == "transformers" or (name == "auto" and not _is_quick(model)):
         return Reference(model)
     if not lean.fits(model):
-        raise MissingModel(f"the lean engine does not run {type(model).__name__} on {model.device}: set engine=auto")
+        kind = name.removesuffix("-float32")
+        raise MissingModel(f"the {kind} engine does not run {type(model).__name__} on {model.device}: set engine=auto")
+    if name == "openvino" or (name == "auto" and openvino.is_installed()):
+        if not openvino.is_installed():
+            raise MissingModel("engine=openvino needs OpenVINO: pip install openvino, or set engine=auto")
+        return openvino.OpenVino(model)
     return lean.Lean(model, int8=name != "lean-float32" and lean.has_int8())
+
+
+def _is_quick(model: PreTrainedModel) -> bool:
+    """Whether an engine of this project runs the model faster than transformers does."""
+    return lean.fits(model) and (openvino.is_installed() or lean.has_int8())
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
