@@ -83,7 +83,7 @@ class Settings:
     )
     engine: str = _setting(
         "auto",
-        "What runs the generator: `openvino` and `lean` are int8 on a CPU, for Llama and Qwen kinds; `auto` takes the fastest.",
+        "What runs the generator: `openvino`, `lean`: int8 on a CPU, for Llama and Qwen kinds; `auto`: the fastest.",
         choices=("auto", "openvino", "lean", "lean-float32", "transformers"),
     )
     passage_cache_mb: int = _setting(

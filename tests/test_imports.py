@@ -29,8 +29,8 @@ LAYERS: dict[str, tuple[str, str]] = {
         "values equations protocols embedders",
     ),
     "generators": (
-        "generators.causal generators.lean generators.openvino generators.passage_cache generators.reference generators.scripted"
-        " generators.seq2seq",
+        "generators.causal generators.lean generators.openvino generators.passage_cache generators.reference"
+        " generators.scripted generators.seq2seq",
         "values equations protocols generators",
     ),
     "indexes": ("index.chroma index.lexical", "values equations protocols stores indexes"),
@@ -83,8 +83,8 @@ OWNERS: dict[str, str] = {
     " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",
     "torch": "chatbot.assemble chatbot.attribution chatbot.bench chatbot.embedders.dpr chatbot.embedders.sentence"
     " chatbot.generate chatbot.generators.causal chatbot.generators.lean chatbot.generators.openvino"
-    " chatbot.generators.passage_cache chatbot.generators.reference chatbot.generators.scripted chatbot.generators.seq2seq chatbot.likelihood"
-    " chatbot.rag_token chatbot.retrieve chatbot.sampling",
+    " chatbot.generators.passage_cache chatbot.generators.reference chatbot.generators.scripted"
+    " chatbot.generators.seq2seq chatbot.likelihood chatbot.rag_token chatbot.retrieve chatbot.sampling",
     "tqdm": "chatbot.cli",
     "trafilatura": "chatbot.parse.web",
     "transformers": "chatbot.bench chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generators.causal"

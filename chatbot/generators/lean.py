@@ -1,4 +1,4 @@
-"""A decoder of the Llama, Qwen2 and Qwen3 kind in int8 on a CPU: what transformers computes, with less between the products.
+"""A decoder of the Llama and Qwen kinds in int8 on a CPU: what transformers computes, with less between the products.
 
 K branches share one reading of the weights, so the weights are what must be small: int8, with a scale for each row.
 Activations are rounded to 8 bits as they come (`torch.ops.quantized.linear_dynamic`, hardly slower for 8 rows than for

@@ -1,4 +1,4 @@
-"""A decoder of the Llama, Qwen2 and Qwen3 kind in int8 on a CPU, as one graph that OpenVINO runs.
+"""A decoder of the Llama and Qwen kinds in int8 on a CPU, as one graph that OpenVINO runs.
 
 K branches share one reading of the weights, so the weights are what must be small: int8, with a scale for each row.
 OpenVINO rounds activations to 8 bits as they come, with a scale for each GROUP of a token's channels, so nothing that
@@ -64,7 +64,7 @@ class OpenVino:
 class _Batch:
     def __init__(self, engine: OpenVino, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> None:
         self._engine = engine
-        self._request = engine.compiled.create_infer_request()
+        self._request: Any = engine.compiled.create_infer_request()
         self._lengths = [len(row) for row in rows]
         read = [sum(memory.shape[3] for memory in memories) for memories in before]
         past, width = max(read), max(self._lengths)
@@ -80,8 +80,8 @@ class _Batch:
         self._positions = positions[:, -1:]  # of the last token
         later = torch.ones(width, past + width, dtype=torch.bool).triu(past + 1)
         self._run(ids, positions[:, past:], self._seen.masked_fill(later, HIDDEN))
-        outputs = [torch.from_numpy(self._request.get_output_tensor(1 + n).data) for n in range(2 * engine.layers)]
-        self._own = torch.stack(outputs).unflatten(0, (engine.layers, 2))  # (layers, 2, B, K, T, D)
+        kept = [torch.from_numpy(self._request.get_output_tensor(1 + n).data) for n in range(2 * engine.layers)]
+        self._own = torch.stack(kept).view(engine.layers, 2, *kept[0].shape)  # (layers, 2, B, K, T, D)
 
     def logits(self) -> Tensor:
         return self._logits
