@@ -1,8 +1,12 @@
-"""A decoder of the Llama and Qwen kinds in int8 on a CPU, as one graph that OpenVINO runs.
+"""A decoder of the Llama and Qwen kinds in int8 on a CPU, as graphs that OpenVINO runs.
 
 K branches share one reading of the weights, so the weights are what must be small: int8, with a scale for each row.
 OpenVINO rounds activations to 8 bits as they come, with a scale for each GROUP of a token's channels, so nothing that
-stands out spoils the rest. Keys and values stay inside, as the graph's state; each reading has a request of its own.
+stands out spoils the rest.
+
+There are two graphs, each with its own copy of the weights. One reads: it takes the keys and values of what stands
+before and gives those of what it read. One steps: it keeps keys and values inside, as its state, which saves copying
+them, but its attention takes queries one by one, which would make reading slow.
 
 Rows are padded on the left, as in reference.py: a slot of the state is not a position.
 
@@ -11,8 +15,9 @@ In shapes: B rows, T tokens, S slots, Q query heads, K key heads, D head size, V
 
 from __future__ import annotations
 
+import copy
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,8 +56,15 @@ class OpenVino:
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP if int8 else 0,
             "ENABLE_CPU_PINNING": False,
         }
-        self.compiled = core.compile_model(_Graph(model, int8).build(), "CPU", chosen)
-        self.layers: int = model.config.num_hidden_layers
+        self.reading, self.stepping = (
+            core.compile_model(_Graph(model, int8, reads).build(), "CPU", chosen) for reads in (True, False)
+        )
+        self.kept_as = torch.float16 if int8 else torch.float32
+        config = model.config
+        self.layers: int = config.num_hidden_layers
+        self.key_heads: int = config.num_key_value_heads
+        self.size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.names = [name for layer in range(self.layers) for name in names_of(layer)]
         version = openvino.__version__.partition("-")[0]
         self.fingerprint = f"openvino {version} {'int8' if int8 else 'float32'} {name} {weights(model)}"
 
@@ -64,12 +76,11 @@ class OpenVino:
 class _Batch:
     def __init__(self, engine: OpenVino, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> None:
         self._engine = engine
-        self._request: Any = engine.compiled.create_infer_request()
+        self._stepping: Any = None  # a request, from the first step on
         self._lengths = [len(row) for row in rows]
         read = [sum(memory.shape[3] for memory in memories) for memories in before]
         past, width = max(read), max(self._lengths)
-        if past:
-            self._recall(_joined(before, past))
+        self._past = _joined(engine, before, past)
         ids = torch.zeros(len(rows), width, dtype=torch.int32)
         self._seen = torch.full((len(rows), 1, 1, past + width), HIDDEN)  # added to the scores of each slot
         for row, (tokens, behind) in enumerate(zip(rows, read, strict=True)):
@@ -79,8 +90,9 @@ class _Batch:
         positions = ((self._seen == 0).cumsum(dim=3, dtype=torch.int32) - 1).clamp(min=0).flatten(1)
         self._positions = positions[:, -1:]  # of the last token
         later = torch.ones(width, past + width, dtype=torch.bool).triu(past + 1)
-        self._run(ids, positions[:, past:], self._seen.masked_fill(later, HIDDEN))
-        kept = [torch.from_numpy(self._request.get_output_tensor(1 + n).data) for n in range(2 * engine.layers)]
+        request = engine.reading.create_infer_request()
+        self._run(request, ids, positions[:, past:], self._seen.masked_fill(later, HIDDEN), *self._past.flatten(0, 1))
+        kept = [torch.from_numpy(request.get_output_tensor(1 + n).data) for n in range(2 * engine.layers)]
         self._own = torch.stack(kept).view(engine.layers, 2, *kept[0].shape)  # (layers, 2, B, K, T, D)
 
     def logits(self) -> Tensor:
@@ -91,40 +103,40 @@ class _Batch:
 
     @torch.inference_mode()
     def step(self, token: int) -> None:
+        if self._stepping is None:
+            self._stepping = self._engine.stepping.create_infer_request()
+            every = torch.cat([self._past, in_range(self._own, self._past.dtype)], dim=4).flatten(0, 1)
+            self._remember(dict(zip(self._engine.names, map(_tensor, every), strict=True)))
         self._seen = F.pad(self._seen, (0, 1))
         self._positions = self._positions + 1
-        self._run(torch.full_like(self._positions, token), self._positions, self._seen)
+        rows = torch.arange(len(self._seen), dtype=torch.int32)
+        self._run(self._stepping, torch.full_like(self._positions, token), self._positions, self._seen, rows)
 
     def fork(self) -> Rows:
-        other = object.__new__(_Batch)
-        other.__dict__ |= self.__dict__
-        other._request = self._engine.compiled.create_infer_request()
-        kept = {each.name: each.state for each in self._request.query_state()}
-        for each in other._request.query_state():
-            each.state = kept[each.name]
+        other = copy.copy(self)
+        if self._stepping is not None:
+            other._stepping = self._engine.stepping.create_infer_request()
+            other._remember({each.name: each.state for each in self._stepping.query_state()})
         return other
 
-    def _recall(self, slots: Tensor) -> None:
-        """(layers, 2, B, K, S, D)"""
-        import openvino
+    def _remember(self, states: Mapping[str, Any]) -> None:
+        for each in self._stepping.query_state():
+            each.state = states[each.name]
 
-        states = {each.name: each for each in self._request.query_state()}
-        for layer, kept in enumerate(slots):
-            for what, numbers in zip(("keys", "values"), kept, strict=True):
-                states[f"{what} {layer}"].state = openvino.Tensor(numbers.numpy(), shared_memory=True)
-
-    def _run(self, ids: Tensor, positions: Tensor, mask: Tensor) -> None:
-        rows = torch.arange(len(ids), dtype=torch.int32)
-        inputs = (ids, positions.contiguous(), mask, rows)
-        self._request.infer([each.numpy() for each in inputs], share_inputs=True)
-        self._logits = torch.from_numpy(self._request.get_output_tensor(0).data).clone()
+    def _run(self, request: Any, *inputs: Tensor) -> None:
+        request.infer([_tensor(each) for each in inputs], share_inputs=True)
+        self._logits = torch.from_numpy(request.get_output_tensor(0).data).clone()
 
 
-def _joined(before: Sequence[Sequence[Tensor]], past: int) -> Tensor:
+def _tensor(numbers: Tensor) -> Any:
+    import openvino
+
+    return openvino.Tensor(numbers.contiguous().numpy(), shared_memory=True)
+
+
+def _joined(engine: OpenVino, before: Sequence[Sequence[Tensor]], past: int) -> Tensor:
     """Each row's memories, one behind the other, padded on the left to `past` slots: (layers, 2, B, K, past, D)."""
-    like = next(memory for memories in before for memory in memories)
-    layers, _, heads, _, size = like.shape
-    slots = torch.empty(layers, 2, len(before), heads, past, size, dtype=like.dtype)
+    slots = torch.empty(engine.layers, 2, len(before), engine.key_heads, past, engine.size, dtype=engine.kept_as)
     for row, memories in enumerate(before):
         end = past
         for memory in reversed(memories):
@@ -134,24 +146,36 @@ def _joined(before: Sequence[Sequence[Tensor]], past: int) -> Tensor:
     return slots
 
 
+def in_range(numbers: Tensor, dtype: torch.dtype) -> Tensor:
+    bound = torch.finfo(dtype).max
+    return numbers.clamp(-bound, bound).to(dtype)
+
+
+def names_of(layer: int) -> tuple[str, str]:
+    return f"keys {layer}", f"values {layer}"
+
+
 class _Graph:
     """The decoder in OpenVINO's operations, in the shapes that its CPU plugin knows and joins into larger ones."""
 
-    def __init__(self, model: PreTrainedModel, int8: bool) -> None:
+    def __init__(self, model: PreTrainedModel, int8: bool, reads: bool) -> None:
         import openvino
         import openvino.opset15 as operations
 
-        config, self._model, self._int8 = model.config, model, int8
+        config, self._model, self._int8, self._reads = model.config, model, int8, reads
         self._ov, self._op = openvino, operations
         self._queries: int = config.num_attention_heads
         self._keys: int = config.num_key_value_heads
         self._size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self._assigned: list[Node] = []
-        self._read: list[Node] = []  # keys and values of the tokens read, layer by layer
+        self._assigned: list[Node] = []  # when it steps: the state
+        self._given: list[Node] = []  # when it reads: keys and values of what stands before, layer by layer
+        self._read: list[Node] = []  # and of what it read
 
     def build(self) -> Any:
-        """ids and positions (B, T), mask (B, 1, T, S), each row's number (B,) -> logits of the last tokens (B, V)
-        and the keys and values of all T."""
+        """ids and positions (B, T), mask (B, 1, T, S) -> logits of the last tokens (B, V).
+
+        To read, also keys and values of what stands before -> those of what was read; to step, each row's number (B,).
+        """
         op, decoder = self._op, self._decoder
         whole, real = self._ov.Type.i32, self._ov.Type.f32
         ids, positions = op.parameter([-1, -1], whole), op.parameter([-1, -1], whole)
@@ -167,7 +191,7 @@ class _Graph:
             keys = turn(self._heads(h, attention.k_proj, self._keys, getattr(attention, "k_norm", None)))
             values = self._heads(h, attention.v_proj, self._keys)
             kept = [
-                self._kept(f"{what} {number}", new, nothing, rows) for what, new in (("keys", keys), ("values", values))
+                self._kept(name, new, nothing, rows) for name, new in zip(names_of(number), (keys, values), strict=True)
             ]
             seen = op.transpose(op.scaled_dot_product_attention(queries, *kept, mask), self._whole([0, 2, 1, 3]))
             together = op.reshape(seen, self._whole([0, 0, self._queries * self._size]), True)
@@ -178,7 +202,8 @@ class _Graph:
         last = op.gather(x, self._whole(-1), self._whole(1))
         logits = self._product(self._normed(last, decoder.norm), self._model.lm_head)
         results = [op.result(each) for each in (logits, *self._read)]
-        return self._ov.Model(results, self._assigned, [ids, positions, mask, rows])
+        inputs = [ids, positions, mask, *(self._given if self._reads else [rows])]
+        return self._ov.Model(results, self._assigned, inputs)
 
     @property
     def _decoder(self) -> Any:
@@ -209,11 +234,15 @@ class _Graph:
     def _kept(self, name: str, new: Node, nothing: Node, rows: Node) -> Node:
         """All that was read under this name with what is new, (B, K, S, D), for each query head: (B, Q, S, D)."""
         op = self._op
-        shape = self._ov.PartialShape([-1, self._keys, -1, self._size])
-        past = op.read_value(nothing, name, self._ov.Type.f32, shape)
-        every = op.concat([op.gather(past, rows, self._whole(0)), new], 2)
-        self._assigned.append(op.assign(every, name))
-        self._read.append(new)
+        shape = [-1, self._keys, -1, self._size]
+        if self._reads:
+            self._given.append(op.parameter(shape, self._ov.Type.f16 if self._int8 else self._ov.Type.f32))
+            self._read.append(new)
+            every = op.concat([op.convert(self._given[-1], "f32"), new], 2)
+        else:
+            past = op.read_value(nothing, name, self._ov.Type.f32, self._ov.PartialShape(shape))
+            every = op.concat([op.gather(past, rows, self._whole(0)), new], 2)
+            self._assigned.append(op.assign(every, name))
         if self._queries == self._keys:
             return every
         sizes = op.shape_of(every, "i64")
