@@ -34,8 +34,8 @@ LAYERS: dict[str, tuple[str, str]] = {
         "values loading equations protocols embedders",
     ),
     "generators": (
-        "generators.causal generators.disk_cache generators.lean generators.packed generators.passage_cache"
-        " generators.reference generators.scripted generators.seq2seq",
+        "generators.causal generators.disk_cache generators.lean generators.openvino generators.packed"
+        " generators.passage_cache generators.reference generators.scripted generators.seq2seq",
         "values loading equations protocols generators",
     ),
     "indexes": ("index.chroma index.lexical", "values equations protocols stores indexes"),
@@ -81,35 +81,39 @@ OWNERS: dict[str, str] = {
     "jinja2": "chatbot.generators.causal",
     "langdetect": "chatbot.language",
     "llama_cpp": "chatbot.bench.systems",
-    "matplotlib": "chatbot.bench.chart",
+    "accelerate": "chatbot.train.loop",
+    "matplotlib": "chatbot.bench.chart chatbot.train.curve",
     "numpy": "chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
-    " chatbot.index.chroma",
+    " chatbot.index.chroma chatbot.train.examples",
+    "openvino": "chatbot.generators.openvino",
+    "peft": "chatbot.generators.causal chatbot.train.model chatbot.train.trainable",
     "platformdirs": "chatbot.settings",
     "pypdfium2": "chatbot.parse.pdf",
     "selectolax": "chatbot.parse.web",
-    "safetensors": "chatbot.loading chatbot.generators.disk_cache",
+    "safetensors": "chatbot.loading chatbot.generators.disk_cache chatbot.train.loop",
     "semantic_text_splitter": "chatbot.split",
-    "sentence_transformers": "chatbot.embedders.sentence",
+    "sentence_transformers": "chatbot.embedders.sentence chatbot.train.encoder",
     "snowballstemmer": "chatbot.language",
     "starlette": "ui.app",
     "tokenizers": "chatbot.bench.rag chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",
     "torch": "chatbot.assemble chatbot.attribution chatbot.bench chatbot.bench.rag chatbot.bench.systems"
     " chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generate chatbot.generators.causal"
-    " chatbot.generators.disk_cache chatbot.generators.lean chatbot.generators.packed chatbot.generators.passage_cache"
-    " chatbot.generators.reference chatbot.generators.scripted chatbot.generators.seq2seq chatbot.likelihood"
-    " chatbot.rag_token chatbot.retrieve chatbot.sampling chatbot.train.commands chatbot.train.encoder"
-    " chatbot.train.examples chatbot.train.generator chatbot.train.loop chatbot.train.model chatbot.train.retriever"
-    " chatbot.train.trainable",
+    " chatbot.generators.disk_cache chatbot.generators.lean chatbot.generators.openvino chatbot.generators.packed"
+    " chatbot.generators.passage_cache chatbot.generators.reference chatbot.generators.scripted"
+    " chatbot.generators.seq2seq chatbot.likelihood chatbot.rag_token chatbot.retrieve chatbot.sampling"
+    " chatbot.train.commands chatbot.train.encoder chatbot.train.examples chatbot.train.generator chatbot.train.loop"
+    " chatbot.train.model chatbot.train.retriever chatbot.train.trainable",
     "tqdm": "chatbot.cli",
     "trafilatura": "chatbot.parse.web",
     "transformers": "chatbot.bench.rag chatbot.bench.systems chatbot.embedders.dpr chatbot.embedders.sentence"
-    " chatbot.generators.causal chatbot.generators.lean chatbot.generators.reference chatbot.generators.seq2seq"
+    " chatbot.generators.causal chatbot.generators.lean chatbot.generators.openvino chatbot.generators.reference"
+    " chatbot.generators.seq2seq chatbot.train.model chatbot.train.trainable"
     " chatbot.models",
     "uvicorn": "ui.app",
 }
 
-HEAVY = ("torch", "chromadb", "gradio", "transformers", "sentence_transformers", "trafilatura")
+HEAVY = ("torch", "chromadb", "gradio", "transformers", "sentence_transformers", "trafilatura", "openvino")
 
 
 @dataclass(frozen=True)

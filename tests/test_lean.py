@@ -1,4 +1,4 @@
-"""The lean engine, held to transformers: the same numbers in float32, close ones in int8."""
+"""The engines for a CPU, held to transformers: the same numbers in float32, close ones in int8."""
 
 from __future__ import annotations
 
@@ -12,23 +12,28 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from chatbot.errors import MissingModel
-from chatbot.generators import lean
-from chatbot.generators.causal import Causal, _from_pretrained
+from chatbot.generators import lean, openvino
+from chatbot.generators.causal import Causal, _engine, _from_pretrained
 from chatbot.generators.engine import Engine
 from chatbot.generators.lean import GROWTH, Lean
+from chatbot.generators.openvino import OpenVino
 from chatbot.generators.reference import Reference
 from chatbot.prompt import Prompt
 
-TINY = ["Llama", "Qwen2"]
+TINY = ["Llama", "Qwen2", "Qwen3"]
+QUICK = [Lean, OpenVino]
 ROWS = [[5, 6, 7, 8, 9, 10, 11], [20], [30, 31, 32]]  # of uneven lengths, one of a single token
 
 Made = Callable[[str], Path]
 
 
-@pytest.fixture(params=TINY)
-def engines(request: pytest.FixtureRequest, tiny: Made) -> tuple[Reference, Lean]:
-    model = loaded(tiny(request.param))
-    return Reference(model), Lean(model, int8=False)
+@pytest.fixture(
+    params=[(name, quick) for name in TINY for quick in QUICK], ids=lambda pair: f"{pair[0]}-{pair[1].__name__}"
+)
+def engines(request: pytest.FixtureRequest, tiny: Made) -> tuple[Engine, Engine]:
+    name, quick = request.param
+    model = loaded(tiny(name))
+    return Reference(model), quick(model, int8=False)
 
 
 def loaded(folder: Path) -> torch.nn.Module:
@@ -51,12 +56,12 @@ def replies(engine: Engine, before: list[list[Tensor]], tokens: range) -> Tensor
     return torch.stack(logits)
 
 
-def test_in_float32_it_is_transformers(engines: tuple[Reference, Lean]) -> None:
+def test_in_float32_it_is_transformers(engines: tuple[Engine, Engine]) -> None:
     reference, ours = engines
     assert torch.allclose(*(replies(engine, [[]] * 3, range(60, 66)) for engine in (reference, ours)), atol=1e-4)
 
 
-def test_rows_read_after_memories_are_rows_read_whole(engines: tuple[Reference, Lean]) -> None:
+def test_rows_read_after_memories_are_rows_read_whole(engines: tuple[Engine, Engine]) -> None:
     for engine in engines:
         first, second = [40, 41, 42, 43], [50, 51]
         one = engine.read([first], [[]]).memory(0)
@@ -68,12 +73,12 @@ def test_rows_read_after_memories_are_rows_read_whole(engines: tuple[Reference, 
             whole.step(token)
 
 
-def test_a_reply_may_outgrow_the_buffer(engines: tuple[Reference, Lean]) -> None:
+def test_a_reply_may_outgrow_the_buffer(engines: tuple[Engine, Engine]) -> None:
     reference, ours = (replies(engine, [[]] * 3, range(60, 60 + GROWTH + 5)) for engine in engines)
     assert torch.allclose(reference, ours, atol=2e-4)
 
 
-def test_a_fork_goes_its_own_way(engines: tuple[Reference, Lean]) -> None:
+def test_a_fork_goes_its_own_way(engines: tuple[Engine, Engine]) -> None:
     rows, again = (engines[1].read(ROWS, [[]] * 3) for _ in range(2))
     other = rows.fork()
     for each, tokens in ((other, (90, 91)), (rows, (70, 71)), (again, (70, 71))):
@@ -90,20 +95,21 @@ def test_a_fork_goes_its_own_way(engines: tuple[Reference, Lean]) -> None:
 def test_however_lengths_differ_it_is_transformers(tiny: Made, lengths: list[tuple[int, int]], token: int) -> None:
     model = loaded(tiny("Qwen2"))
     found = []
-    for engine in (Reference(model), Lean(model, int8=False)):
+    for engine in (Reference(model), Lean(model, int8=False), OpenVino(model, int8=False)):
         memory = engine.read([list(range(100, 109))], [[]]).memory(0)
         before = [[memory[:, :, :, :behind]] if behind else [] for behind, _ in lengths]
         rows = engine.read([list(range(50, 50 + own)) for _, own in lengths], before)
         rows.step(token)
         found.append(rows.logits())
-    assert torch.allclose(*found, atol=2e-4)
+    assert all(torch.allclose(found[0], logits, atol=2e-4) for logits in found[1:])
 
 
 @pytest.mark.skipif(not lean.has_int8(), reason="this torch has no int8 products")
+@pytest.mark.parametrize("quick", QUICK)
 @pytest.mark.parametrize("architecture", TINY)
-def test_in_int8_it_is_close(tiny: Made, architecture: str) -> None:
+def test_in_int8_it_is_close(tiny: Made, architecture: str, quick: type[Lean] | type[OpenVino]) -> None:
     model = loaded(tiny(architecture))
-    exact, rounded = (replies(engine, [[]] * 3, range(60, 80)) for engine in (Reference(model), Lean(model)))
+    exact, rounded = (replies(engine, [[]] * 3, range(60, 80)) for engine in (Reference(model), quick(model)))
     error = (exact - rounded).pow(2).mean().sqrt() / exact.pow(2).mean().sqrt()
     assert 0 < error < 0.1
 
@@ -117,16 +123,24 @@ def test_int8_weights_of_a_product_are_within_half_a_step() -> None:
 
 def test_auto_takes_what_fits(tiny: Made) -> None:
     fitting = {name: lean.fits(_from_pretrained(str(tiny(name)))[0]) for name in ("Llama", "Qwen2", "Qwen3", "Mistral")}
-    assert fitting == {"Llama": True, "Qwen2": True, "Qwen3": False, "Mistral": False}  # its window slides
+    assert fitting == {"Llama": True, "Qwen2": True, "Qwen3": True, "Mistral": False}  # its window slides
     prompts = [Prompt("Answer.", "text", (), "the question")]
-    for name in ("Llama", "Qwen3", "Mamba"):
+    for name in ("Llama", "Mistral", "Mamba"):
         log_probs = Causal(str(tiny(name)), engine="auto", cache_bytes=1_000_000).read(prompts).log_probs()
         assert torch.allclose(log_probs.exp().sum(dim=1), torch.ones(1), atol=1e-4)
 
 
-def test_an_engine_that_does_not_fit_is_refused(tiny: Made) -> None:
-    with pytest.raises(MissingModel, match="does not run MambaForCausalLM"):
-        Causal(str(tiny("Mamba")), engine="lean").warm()
+@pytest.mark.parametrize("engine", ["lean", "openvino"])
+def test_an_engine_that_does_not_fit_is_refused(tiny: Made, engine: str) -> None:
+    with pytest.raises(MissingModel, match=f"the {engine} engine does not run MambaForCausalLM"):
+        Causal(str(tiny("Mamba")), engine=engine).warm()
+
+
+@pytest.mark.skipif(not openvino.is_installed(), reason="OpenVINO is not installed")
+def test_auto_takes_openvino_before_lean(tiny: Made) -> None:
+    model = loaded(tiny("Llama"))
+    assert str(_engine(model, "auto").fingerprint).startswith("openvino")
+    assert str(_engine(model, "lean").fingerprint).startswith("lean int8" if lean.has_int8() else "lean float32")
 
 
 def test_a_rope_that_stretches_is_left_to_transformers(tiny: Made) -> None:

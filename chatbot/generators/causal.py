@@ -28,7 +28,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from chatbot.errors import MissingModel
-from chatbot.generators import lean
+from chatbot.generators import lean, openvino
 from chatbot.generators.base import Decoding
 from chatbot.generators.disk_cache import DiskCache
 from chatbot.generators.engine import Engine, Rows
@@ -55,7 +55,7 @@ class Causal:
     16 bits a number; 0 keeps nothing and rounds nothing. `disk`: where what was made of passages outlives the process.
     `adapter`: a folder with LoRA matrices (peft's format), which are added to the weights. A folder of a model or an
     adapter that `train generator` made also says what a refusal is.
-    `engine`: "transformers", "lean", "lean-float32", or "auto", the fastest that runs the model here.
+    `engine`: "transformers", "openvino", "lean", "lean-float32", or "auto", the fastest that runs the model here.
     Raises MissingModel where the weights are not found or the engine does not fit them.
     """
 
@@ -156,15 +156,27 @@ def _engine(model: PreTrainedModel, name: str) -> Engine:
     choice = _choice(model, name)
     if choice == "transformers":
         return Reference(model)
+    if choice == "openvino int8":
+        return openvino.OpenVino(model)
     return lean.Lean(model, int8=choice == "lean int8")
 
 
 def _choice(model: PreTrainedModel, name: str) -> str:
-    if name == "transformers" or (name == "auto" and not (lean.fits(model) and lean.has_int8())):
+    if name == "transformers" or (name == "auto" and not _is_quick(model)):
         return "transformers"
     if not lean.fits(model):
-        raise MissingModel(f"the lean engine does not run {type(model).__name__} on {model.device}: set engine=auto")
+        kind = name.removesuffix("-float32")
+        raise MissingModel(f"the {kind} engine does not run {type(model).__name__} on {model.device}: set engine=auto")
+    if name == "openvino" or (name == "auto" and openvino.is_installed()):
+        if not openvino.is_installed():
+            raise MissingModel("engine=openvino needs OpenVINO: pip install openvino, or set engine=auto")
+        return "openvino int8"
     return "lean int8" if name != "lean-float32" and lean.has_int8() else "lean float32"
+
+
+def _is_quick(model: PreTrainedModel) -> bool:
+    """Whether an engine of this project runs the model faster than transformers does."""
+    return lean.fits(model) and (openvino.is_installed() or lean.has_int8())
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

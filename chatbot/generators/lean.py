@@ -1,4 +1,4 @@
-"""A decoder of the Llama and Qwen2 kind in int8 on a CPU: what transformers computes, with less between the products.
+"""A decoder of the Llama and Qwen kinds in int8 on a CPU: what transformers computes, with less between the products.
 
 K branches share one reading of the weights, so the weights are what must be small: int8, with a scale for each row.
 Activations are rounded to 8 bits as they come (`torch.ops.quantized.linear_dynamic`, hardly slower for 8 rows than for
@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from chatbot.generators.engine import Rows
 from chatbot.generators.reference import weights
 
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 GROWTH = 128  # slots by which a buffer grows
 
 FEW = 12  # tokens that may share a scale; of more, what rounding left over is multiplied too, as if by 16 bits
@@ -64,6 +64,7 @@ def has_int8() -> bool:
 class Layer:
     norm: Tensor  # (H,)
     qkv: Product  # H -> (Q + 2 K) D, queries and keys in pairs that are turned
+    norm_heads: Tensor | None  # (Q + K, D), of queries and keys: Qwen3
     out: Product  # Q D -> H
     norm_mlp: Tensor  # (H,)
     gate_up: Product  # H -> 2 F
@@ -108,7 +109,11 @@ class Lean:
         heads = self.query_heads + 2 * self.key_heads
         turns = self._turns(positions)
         for number, layer in enumerate(self.layers):
-            qkv = torch.view_as_complex(layer.qkv(self._normed(x, layer.norm)).view(-1, heads, self.size // 2, 2))
+            qkv = layer.qkv(self._normed(x, layer.norm)).view(-1, heads, self.size)
+            if layer.norm_heads is not None:
+                normed = qkv[:, : len(layer.norm_heads)]
+                normed.copy_(F.rms_norm(normed, (self.size,), None, self._epsilon) * layer.norm_heads)
+            qkv = torch.view_as_complex(qkv.view(-1, heads, self.size // 2, 2))
             x += layer.out(attend(number, torch.view_as_real(qkv * turns).view(-1, heads, self.size)))
             gate, up = layer.gate_up(self._normed(x, layer.norm_mlp)).chunk(2, dim=1)
             inner = F.silu(gate) * up
@@ -145,6 +150,7 @@ class Lean:
         return Layer(
             norm=layer.input_layernorm.weight.detach() / to_qkv,
             qkv=pack(qkv.taking(to_qkv)),
+            norm_heads=self._norm_heads(attention),
             out=pack(seen),
             norm_mlp=layer.post_attention_layernorm.weight.detach() / to_mlp,
             gate_up=pack(gate_up.taking(to_mlp)),
@@ -154,8 +160,18 @@ class Lean:
 
     def _in_pairs(self, linear: Linear) -> Linear:
         """Its outputs reordered from a head's first and second half to pairs, which a complex product turns."""
-        order = torch.arange(len(linear.weight)).view(-1, 2, self.size // 2).transpose(1, 2).flatten()
+        order = self._pairs(len(linear.weight))
         return Linear(linear.weight[order], linear.bias[order])
+
+    def _norm_heads(self, attention: Any) -> Tensor | None:
+        if not hasattr(attention, "q_norm"):
+            return None
+        heads, order = (self.query_heads, self.key_heads), self._pairs(self.size)
+        norms = zip((attention.q_norm, attention.k_norm), heads, strict=True)
+        return torch.cat([norm.weight.detach()[order].expand(count, -1) for norm, count in norms])
+
+    def _pairs(self, outputs: int) -> Tensor:
+        return torch.arange(outputs).view(-1, 2, self.size // 2).transpose(1, 2).flatten()
 
 
 @dataclass(frozen=True, slots=True)

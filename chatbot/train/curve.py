@@ -10,7 +10,7 @@ from chatbot.train.loop import Progress
 
 
 def write(progress: Progress, folder: Path) -> None:
-    """curve.json and, with matplotlib (`pip install marginalia-chat[charts]`), curve.png in the folder."""
+    """curve.json and, with matplotlib (`pip install marginalia-chat[bench]`), curve.png in the folder."""
     (folder / "curve.json").write_text(json.dumps(progress.curve), encoding="utf-8")
     if importlib.util.find_spec("matplotlib"):
         _draw(progress, folder / "curve.png")

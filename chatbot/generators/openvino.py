@@ -1,0 +1,290 @@
+"""A decoder of the Llama and Qwen kinds in int8 on a CPU, as graphs that OpenVINO runs.
+
+K branches share one reading of the weights, so the weights are what must be small: int8, with a scale for each row.
+OpenVINO rounds activations to 8 bits as they come, with a scale for each GROUP of a token's channels, so nothing that
+stands out spoils the rest.
+
+There are two graphs, each with its own copy of the weights. One reads: it takes the keys and values of what stands
+before and gives those of what it read. One steps: it keeps keys and values inside, as its state, which saves copying
+them, but its attention takes queries one by one, which would make reading slow.
+
+Rows are padded on the left, as in reference.py: a slot of the state is not a position.
+
+In shapes: B rows, T tokens, S slots, Q query heads, K key heads, D head size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from chatbot.generators.engine import Rows
+from chatbot.generators.reference import weight_bytes, weights
+
+if TYPE_CHECKING:
+    from openvino import Node
+
+GROUP = 32  # channels of a token that share a scale; with 64 the divergence from float32 grows by a third
+HIDDEN = -1e30  # what is added to a score that does not count; finite, for padding sees nothing
+
+
+def is_installed() -> bool:
+    return importlib.util.find_spec("openvino") is not None
+
+
+def _library() -> Any:
+    """The package, without openvino_telemetry, which tells its makers over the network that it was imported."""
+    reporting = "openvino_telemetry"
+    if "openvino" not in sys.modules and reporting not in sys.modules:
+        sys.modules[reporting] = None  # type: ignore[assignment]  # as if it were not installed: a stub takes its place
+        try:
+            return importlib.import_module("openvino")
+        finally:
+            del sys.modules[reporting]
+    return importlib.import_module("openvino")
+
+
+class OpenVino:
+    """Copies what it needs of the model, so that the model can be let go. `lean.fits` says which models it runs."""
+
+    def __init__(self, model: PreTrainedModel, *, int8: bool = True) -> None:
+        openvino = _library()
+        core = openvino.Core()
+        precision = core.get_property("CPU", "INFERENCE_PRECISION_HINT") if int8 else openvino.Type.f32
+        name = precision.get_type_name()
+        chosen = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": name,  # bfloat16 where the processor multiplies it
+            "KV_CACHE_PRECISION": name,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP if int8 else 0,
+            "ENABLE_CPU_PINNING": False,
+        }
+        self.reading, self.stepping = (
+            core.compile_model(_Graph(model, int8, reads).build(), "CPU", chosen) for reads in (True, False)
+        )
+        self.weight_bytes = weight_bytes(model) // (4 if int8 else 1)  # the model is in float32
+        self.kept_as = torch.float16 if int8 else torch.float32
+        config = model.config
+        self.layers: int = config.num_hidden_layers
+        self.key_heads: int = config.num_key_value_heads
+        self.size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.names = [name for layer in range(self.layers) for name in names_of(layer)]
+        version = openvino.__version__.partition("-")[0]
+        self.fingerprint = f"openvino {version} {'int8' if int8 else 'float32'} {name} {weights(model)}"
+
+    @torch.inference_mode()
+    def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> Rows:
+        return _Batch(self, rows, before)
+
+
+class _Batch:
+    def __init__(self, engine: OpenVino, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> None:
+        self._engine = engine
+        self._stepping: Any = None  # a request, from the first step on
+        self._lengths = [len(row) for row in rows]
+        read = [sum(memory.shape[3] for memory in memories) for memories in before]
+        past, width = max(read), max(self._lengths)
+        self._past = _joined(engine, before, past)
+        ids = torch.zeros(len(rows), width, dtype=torch.int32)
+        self._seen = torch.full((len(rows), 1, 1, past + width), HIDDEN)  # added to the scores of each slot
+        for row, (tokens, behind) in enumerate(zip(rows, read, strict=True)):
+            ids[row, width - len(tokens) :] = torch.tensor(tokens, dtype=torch.int32)
+            self._seen[row, :, :, past - behind : past] = 0
+            self._seen[row, :, :, past + width - len(tokens) :] = 0
+        positions = ((self._seen == 0).cumsum(dim=3, dtype=torch.int32) - 1).clamp(min=0).flatten(1)
+        self._positions = positions[:, -1:]  # of the last token
+        later = torch.ones(width, past + width, dtype=torch.bool).triu(past + 1)
+        request = engine.reading.create_infer_request()
+        self._run(request, ids, positions[:, past:], self._seen.masked_fill(later, HIDDEN), *self._past.flatten(0, 1))
+        kept = [torch.from_numpy(request.get_output_tensor(1 + n).data) for n in range(2 * engine.layers)]
+        self._own = torch.stack(kept).view(engine.layers, 2, *kept[0].shape)  # (layers, 2, B, K, T, D)
+
+    def logits(self) -> Tensor:
+        return self._logits
+
+    def memory(self, row: int) -> Tensor:
+        return self._own[:, :, row, :, self._own.shape[4] - self._lengths[row] :]
+
+    @torch.inference_mode()
+    def step(self, token: int) -> None:
+        if self._stepping is None:
+            self._stepping = self._engine.stepping.create_infer_request()
+            every = torch.cat([self._past, in_range(self._own, self._past.dtype)], dim=4).flatten(0, 1)
+            self._remember(dict(zip(self._engine.names, map(_tensor, every), strict=True)))
+        self._seen = F.pad(self._seen, (0, 1))
+        self._positions = self._positions + 1
+        rows = torch.arange(len(self._seen), dtype=torch.int32)
+        self._run(self._stepping, torch.full_like(self._positions, token), self._positions, self._seen, rows)
+
+    def fork(self) -> Rows:
+        other = copy.copy(self)
+        if self._stepping is not None:
+            other._stepping = self._engine.stepping.create_infer_request()
+            other._remember({each.name: each.state for each in self._stepping.query_state()})
+        return other
+
+    def _remember(self, states: Mapping[str, Any]) -> None:
+        for each in self._stepping.query_state():
+            each.state = states[each.name]
+
+    def _run(self, request: Any, *inputs: Tensor) -> None:
+        request.infer([_tensor(each) for each in inputs], share_inputs=True)
+        self._logits = torch.from_numpy(request.get_output_tensor(0).data).clone()
+
+
+def _tensor(numbers: Tensor) -> Any:
+    return _library().Tensor(numbers.contiguous().numpy(), shared_memory=True)
+
+
+def _joined(engine: OpenVino, before: Sequence[Sequence[Tensor]], past: int) -> Tensor:
+    """Each row's memories, one behind the other, padded on the left to `past` slots: (layers, 2, B, K, past, D)."""
+    slots = torch.empty(engine.layers, 2, len(before), engine.key_heads, past, engine.size, dtype=engine.kept_as)
+    for row, memories in enumerate(before):
+        end = past
+        for memory in reversed(memories):
+            slots[:, :, row, :, end - memory.shape[3] : end] = memory
+            end -= memory.shape[3]
+        slots[:, :, row, :, :end] = 0
+    return slots
+
+
+def in_range(numbers: Tensor, dtype: torch.dtype) -> Tensor:
+    bound = torch.finfo(dtype).max
+    return numbers.clamp(-bound, bound).to(dtype)
+
+
+def names_of(layer: int) -> tuple[str, str]:
+    return f"keys {layer}", f"values {layer}"
+
+
+class _Graph:
+    """The decoder in OpenVINO's operations, in the shapes that its CPU plugin knows and joins into larger ones."""
+
+    def __init__(self, model: PreTrainedModel, int8: bool, reads: bool) -> None:
+        openvino = _library()
+        config, self._model, self._int8, self._reads = model.config, model, int8, reads
+        self._ov, self._op = openvino, importlib.import_module("openvino.opset15")
+        self._queries: int = config.num_attention_heads
+        self._keys: int = config.num_key_value_heads
+        self._size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._assigned: list[Node] = []  # when it steps: the state
+        self._given: list[Node] = []  # when it reads: keys and values of what stands before, layer by layer
+        self._read: list[Node] = []  # and of what it read
+
+    def build(self) -> Any:
+        """ids and positions (B, T), mask (B, 1, T, S) -> logits of the last tokens (B, V).
+
+        To read, also keys and values of what stands before -> those of what was read; to step, each row's number (B,).
+        """
+        op, decoder = self._op, self._decoder
+        whole, real = self._ov.Type.i32, self._ov.Type.f32
+        ids, positions = op.parameter([-1, -1], whole), op.parameter([-1, -1], whole)
+        mask, rows = op.parameter([-1, 1, -1, -1], real), op.parameter([-1], whole)
+        turn = self._turning(positions)
+        batch = self._gathered(op.shape_of(ids, "i64"), [0])
+        nothing = op.broadcast(self._number(0.0), op.concat([batch, self._whole([self._keys, 0, self._size])], 0))
+        x = op.gather(self._weight(decoder.embed_tokens.weight), ids, self._whole(0))
+        for number, layer in enumerate(decoder.layers):
+            attention, mlp = layer.self_attn, layer.mlp
+            h = self._normed(x, layer.input_layernorm)
+            queries = turn(self._heads(h, attention.q_proj, self._queries, getattr(attention, "q_norm", None)))
+            keys = turn(self._heads(h, attention.k_proj, self._keys, getattr(attention, "k_norm", None)))
+            values = self._heads(h, attention.v_proj, self._keys)
+            kept = [
+                self._kept(name, new, nothing, rows) for name, new in zip(names_of(number), (keys, values), strict=True)
+            ]
+            seen = op.transpose(op.scaled_dot_product_attention(queries, *kept, mask), self._whole([0, 2, 1, 3]))
+            together = op.reshape(seen, self._whole([0, 0, self._queries * self._size]), True)
+            x = op.add(x, self._product(together, attention.o_proj))
+            h = self._normed(x, layer.post_attention_layernorm)
+            inner = op.multiply(op.swish(self._product(h, mlp.gate_proj)), self._product(h, mlp.up_proj))
+            x = op.add(x, self._product(inner, mlp.down_proj))
+        last = op.gather(x, self._whole(-1), self._whole(1))
+        logits = self._product(self._normed(last, decoder.norm), self._model.lm_head)
+        results = [op.result(each) for each in (logits, *self._read)]
+        inputs = [ids, positions, mask, *(self._given if self._reads else [rows])]
+        return self._ov.Model(results, self._assigned, inputs)
+
+    @property
+    def _decoder(self) -> Any:
+        return self._model.model
+
+    def _turning(self, positions: Node) -> Callable[[Node], Node]:
+        """What turns (B, heads, T, D) by positions."""
+        op, half = self._op, self._size // 2
+        frequencies = op.constant(self._decoder.rotary_emb.inv_freq.detach().float()[None, None].numpy())
+        angles = op.multiply(op.unsqueeze(op.convert(positions, "f32"), self._whole(2)), frequencies)
+        angles = op.unsqueeze(op.concat([angles, angles], 2), self._whole(1))
+        cosines, sines = op.cos(angles), op.sin(angles)
+
+        def turn(x: Node) -> Node:
+            first, second = op.variadic_split(x, self._whole(3), self._whole([half, half])).outputs()
+            across = op.concat([op.multiply(second, self._number(-1.0)), first], -1)
+            return op.add(op.multiply(x, cosines), op.multiply(across, sines))
+
+        return turn
+
+    def _heads(self, x: Node, linear: Any, count: int, norm: Any = None) -> Node:
+        """(B, T, H) -> (B, count, T, D)"""
+        heads = self._op.reshape(self._product(x, linear), self._whole([0, 0, count, self._size]), True)
+        if norm is not None:
+            heads = self._normed(heads, norm)
+        return self._op.transpose(heads, self._whole([0, 2, 1, 3]))
+
+    def _kept(self, name: str, new: Node, nothing: Node, rows: Node) -> Node:
+        """All that was read under this name with what is new, (B, K, S, D), for each query head: (B, Q, S, D)."""
+        op = self._op
+        shape = [-1, self._keys, -1, self._size]
+        if self._reads:
+            self._given.append(op.parameter(shape, self._ov.Type.f16 if self._int8 else self._ov.Type.f32))
+            self._read.append(new)
+            every = op.concat([op.convert(self._given[-1], "f32"), new], 2)
+        else:
+            past = op.read_value(nothing, name, self._ov.Type.f32, self._ov.PartialShape(shape))
+            every = op.concat([op.gather(past, rows, self._whole(0)), new], 2)
+            self._assigned.append(op.assign(every, name))
+        if self._queries == self._keys:
+            return every
+        sizes = op.shape_of(every, "i64")
+        shared = self._whole([self._queries // self._keys])
+        wide = op.concat([self._gathered(sizes, [0, 1]), shared, self._gathered(sizes, [2, 3])], 0)
+        spread = op.broadcast(op.unsqueeze(every, self._whole(2)), wide, broadcast_spec="BIDIRECTIONAL")
+        return op.reshape(spread, self._whole([0, self._queries, -1, self._size]), True)
+
+    def _normed(self, x: Node, norm: Any) -> Node:
+        op = self._op
+        mean = op.reduce_mean(op.power(x, self._number(2.0)), self._whole([-1]), True)
+        scale = op.divide(self._number(1.0), op.sqrt(op.add(mean, self._number(norm.variance_epsilon))))
+        return op.multiply(op.multiply(x, scale), op.constant(norm.weight.detach().float().numpy()))
+
+    def _product(self, x: Node, linear: Any) -> Node:
+        y = self._op.matmul(x, self._weight(linear.weight), False, True)
+        return y if linear.bias is None else self._op.add(y, self._op.constant(linear.bias.detach().float().numpy()))
+
+    def _weight(self, weight: Tensor) -> Node:
+        """(out, in)"""
+        op, weight = self._op, weight.detach().float()
+        if not self._int8:
+            return op.constant(weight.numpy())
+        scales = weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-5) / 127
+        rounded = op.constant((weight / scales).round().to(torch.int8).numpy())
+        return op.convert(op.multiply(op.convert(rounded, "f16"), op.constant(scales.half().numpy())), "f32")
+
+    def _gathered(self, x: Node, indices: Sequence[int]) -> Node:
+        return self._op.gather(x, self._whole(indices), self._whole(0))
+
+    def _whole(self, numbers: int | Sequence[int]) -> Node:
+        return self._op.constant(torch.tensor(numbers).numpy())
+
+    def _number(self, number: float) -> Node:
+        return self._op.constant(torch.tensor(number).numpy())
