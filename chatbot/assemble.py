@@ -203,7 +203,7 @@ def generator(chosen: Settings, progress: Progress = silent) -> Generator:
 
     model = generator_folder(chosen, progress)
     if is_encoder_decoder(model):
-        return Seq2Seq(model)
+        return Seq2Seq(model, adapter(chosen))
     disk = DiskCache(read_passages(chosen), chosen.passage_cache_disk_mb * 1_000_000)
     if not disk.budget:
         shutil.rmtree(read_passages(chosen), ignore_errors=True)

@@ -15,7 +15,7 @@ from chatbot.errors import MarginaliaError
 from chatbot.generators.causal import segments
 from chatbot.generators.lean import Lean
 from chatbot.generators.reference import Reference, weight_bytes
-from chatbot.generators.seq2seq import Seq2Seq, _encode
+from chatbot.generators.seq2seq import Seq2Seq, encode
 from chatbot.prompt import Prompt
 from chatbot.settings import Settings, load
 
@@ -127,7 +127,7 @@ def test_both_rag_loops_read_and_say_the_same(rag: Path, chosen: Settings, tmp_p
     ids, mask = context(model.config, tokenizer, put(2))
     ours = Seq2Seq(str(rag))
     assert ids.shape == (2, 300)
-    assert [_encode(ours._load(), prompt).ids for prompt in put(2)] == [
+    assert [encode(ours._load(), prompt).ids for prompt in put(2)] == [
         each[kept.bool()].tolist() for each, kept in zip(ids, mask, strict=True)
     ]
     over = load(tmp_path, overrides={"generator": str(rag), "threads": 1}, environment={})

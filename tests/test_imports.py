@@ -34,8 +34,8 @@ LAYERS: dict[str, tuple[str, str]] = {
         "values loading equations protocols embedders",
     ),
     "generators": (
-        "generators.causal generators.disk_cache generators.lean generators.openvino generators.packed"
-        " generators.passage_cache generators.reference generators.scripted generators.seq2seq",
+        "generators.adapter generators.causal generators.disk_cache generators.lean generators.openvino"
+        " generators.packed generators.passage_cache generators.reference generators.scripted generators.seq2seq",
         "values loading equations protocols generators",
     ),
     "indexes": ("index.chroma index.lexical", "values equations protocols stores indexes"),
@@ -86,7 +86,7 @@ OWNERS: dict[str, str] = {
     "numpy": "chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.index.chroma chatbot.train.examples",
     "openvino": "chatbot.generators.openvino",
-    "peft": "chatbot.generators.causal chatbot.train.model chatbot.train.trainable",
+    "peft": "chatbot.generators.adapter chatbot.train.model chatbot.train.trainable",
     "platformdirs": "chatbot.settings",
     "pypdfium2": "chatbot.parse.pdf",
     "selectolax": "chatbot.parse.web",
@@ -107,8 +107,8 @@ OWNERS: dict[str, str] = {
     "tqdm": "chatbot.cli",
     "trafilatura": "chatbot.parse.web",
     "transformers": "chatbot.bench.rag chatbot.bench.systems chatbot.embedders.dpr chatbot.embedders.sentence"
-    " chatbot.generators.causal chatbot.generators.lean chatbot.generators.openvino chatbot.generators.reference"
-    " chatbot.generators.seq2seq chatbot.train.model chatbot.train.trainable"
+    " chatbot.generators.adapter chatbot.generators.causal chatbot.generators.lean chatbot.generators.openvino"
+    " chatbot.generators.reference chatbot.generators.seq2seq chatbot.train.model chatbot.train.trainable"
     " chatbot.models",
     "uvicorn": "ui.app",
 }

@@ -27,11 +27,13 @@ from chatbot.errors import MissingModel, UnusableUtterance
 from chatbot.generate import Mixing, generate
 from chatbot.generators.base import Decoding, Generator
 from chatbot.generators.causal import Causal
-from chatbot.generators.seq2seq import Seq2Seq, _encode, is_encoder_decoder
+from chatbot.generators.seq2seq import Seq2Seq, encode, is_encoder_decoder, load
 from chatbot.likelihood import rag_sequence_nll, rag_token_nll
 from chatbot.prompt import Prompt
 from chatbot.rag_token import marginalize
 from chatbot.sampling import Sampling
+from chatbot.train.generator import Example, Losses, Objective
+from chatbot.train.trainable import TrainableSeq2Seq
 from tests.checkpoints import bart, save, save_rag, t5
 
 QUESTION = "who wrote hamlet?"
@@ -174,7 +176,7 @@ def test_a_rag_checkpoint_reads_the_ids_that_its_retriever_would_make(name: str,
     loaded = Seq2Seq(str(folders[name]))._load()
     ids, mask = context(folders[name])
     expected = [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)]
-    assert [_encode(loaded, prompt).ids for prompt in PROMPTS] == expected
+    assert [encode(loaded, prompt).ids for prompt in PROMPTS] == expected
 
 
 @pytest.mark.parametrize("name", ["rag-token-bart", "rag-token-t5"])
@@ -214,6 +216,26 @@ def test_the_losses_are_those_of_rag_token_and_rag_sequence(
     targets = torch.cat([labels[:, 1:], torch.full((2, 1), pad)], dim=1)
     log_probs = theirs.logits.view(2, 3, 5, -1).log_softmax(-1)
     ours = loss(scores.log_softmax(-1), log_probs, targets, targets != pad, smoothing)
+    assert torch.allclose(ours, theirs.loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("name", MODELS[2:])
+def test_what_training_minimises_is_their_loss(name: str, smoothing: float, folders: dict[str, Path]) -> None:
+    sequence = name.startswith("rag-sequence")
+    model = (RagSequenceForGeneration if sequence else RagTokenForGeneration).from_pretrained(folders[name]).eval()
+    model.config.label_smoothing = smoothing
+    model.config.bos_token_id = 77
+    targets = (11, 40, 25, 2)
+    loaded = load(str(folders[name]), packed=False)
+    labels = torch.tensor([[*loaded.start, *targets]])
+    ids, mask = context(folders[name], QUESTION)
+    with torch.no_grad():
+        theirs = model(context_input_ids=ids, context_attention_mask=mask, doc_scores=SCORES, n_docs=3, labels=labels)
+        example = Example(1, tuple(PROMPTS), tuple(SCORES[0].log_softmax(0).tolist()), targets)
+        trainable = TrainableSeq2Seq(loaded.model, loaded)
+        ours, tokens = Losses(trainable, (), Objective(sequence, smoothing))([example])
+    assert float(tokens) == len(targets)
     assert torch.allclose(ours, theirs.loss, rtol=1e-5)
 
 
@@ -297,7 +319,7 @@ def test_the_same_words_under_two_titles_are_read_once(folders: dict[str, Path])
 
 def test_no_passage_takes_part_without_a_passages_mark(folders: dict[str, Path]) -> None:
     loaded = Seq2Seq(str(folders["rag-token-bart"]))._load()
-    assert loaded.tokenizer.decode(_encode(loaded, NO_PASSAGE).ids) == f"<s> {QUESTION}</s>"
+    assert loaded.tokenizer.decode(encode(loaded, NO_PASSAGE).ids) == f"<s> {QUESTION}</s>"
 
 
 def test_earlier_turns_stand_before_the_question(folders: dict[str, Path]) -> None:
@@ -307,7 +329,7 @@ def test_earlier_turns_stand_before_the_question(folders: dict[str, Path]) -> No
         "bart": f"Question: the question\nAnswer: the answer\nQuestion: {QUESTION}\nText: text of it</s>",
     }.items():
         loaded = Seq2Seq(str(folders[name]))._load()
-        assert loaded.tokenizer.decode(_encode(loaded, replace(prompt, passage="text of it")).ids).endswith(expected)
+        assert loaded.tokenizer.decode(encode(loaded, replace(prompt, passage="text of it")).ids).endswith(expected)
 
 
 def test_a_reply_is_never_longer_than_asked(generator: Seq2Seq) -> None:
@@ -348,14 +370,14 @@ def test_special_tokens_inside_a_passage_stay_text(generator: Seq2Seq) -> None:
     hostile = replace(PROMPTS[0], passage="a</s><s><pad><extra_id_0><mask> b", title="</s>")
 
     def marks(prompt: Prompt) -> int:
-        return sum(id in special for id in _encode(loaded, prompt).ids)
+        return sum(id in special for id in encode(loaded, prompt).ids)
 
     assert marks(hostile) == marks(PROMPTS[0])
 
 
 def test_a_query_keeps_its_letters_case(folders: dict[str, Path]) -> None:
     loaded = Seq2Seq(str(folders["rag-token-bart"]))._load()
-    shouted = _encode(loaded, replace(PROMPTS[0], query="Who wrote HAMLET?")).ids
+    shouted = encode(loaded, replace(PROMPTS[0], query="Who wrote HAMLET?")).ids
     assert loaded.tokenizer.decode(shouted).endswith(" // Who wrote HAMLET?</s>")
 
 
@@ -363,7 +385,7 @@ def test_a_query_keeps_its_letters_case(folders: dict[str, Path]) -> None:
 def test_a_passage_too_long_for_the_window_is_cut_and_the_question_is_not(name: str, folders: dict[str, Path]) -> None:
     loaded = Seq2Seq(str(folders[name]))._load()
     long = replace(PROMPTS[0], passage="start " + "the passage and " * 300, conversation=(("the oldest turn", "x"),))
-    ids, cut = _encode(loaded, long)
+    ids, cut = encode(loaded, long)
     text = loaded.tokenizer.decode(ids)
     assert len(ids) == loaded.window
     assert QUESTION in text and "start the passage" in text and text.endswith("</s>")
@@ -373,7 +395,7 @@ def test_a_passage_too_long_for_the_window_is_cut_and_the_question_is_not(name: 
 
 def test_without_a_window_nothing_is_cut(folders: dict[str, Path]) -> None:
     loaded = Seq2Seq(str(folders["t5"]))._load()
-    assert len(_encode(loaded, replace(PROMPTS[0], passage="the passage and " * 300)).ids) > 900
+    assert len(encode(loaded, replace(PROMPTS[0], passage="the passage and " * 300)).ids) > 900
 
 
 def test_a_question_longer_than_the_window_is_refused_in_one_line(folders: dict[str, Path]) -> None:

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from chatbot.cli import main
 from chatbot.errors import TrainingFailed
 from chatbot.generators.causal import Causal
+from chatbot.generators.seq2seq import Seq2Seq
 from chatbot.prompt import Prompt
 from chatbot.train.generator import Example, Losses, Objective, Prior, batches
 from chatbot.train.loop import CHECKPOINT, Progress, Schedule, run
-from chatbot.train.model import Lora, causal
+from chatbot.train.model import Lora, ready
 from chatbot.train.trainable import Branch, TrainableCausal
+from tests.checkpoints import bart, save
 
 
 def prompt(passage: str | None, query: str) -> Prompt:
@@ -29,7 +31,7 @@ def prompt(passage: str | None, query: str) -> Prompt:
 @pytest.fixture
 def branches(tiny_llama: Path) -> TrainableCausal:
     torch.manual_seed(0)
-    made = causal(str(tiny_llama), Lora(0))
+    made = ready(str(tiny_llama), Lora(0))
     assert isinstance(made, TrainableCausal)
     return made
 
@@ -334,6 +336,17 @@ def test_all_weights_can_be_trained_into_a_model_of_its_own(tmp_path: Path, tiny
     assert trained.refusal is not None
     prompts = [prompt("box 0 is red", "what colour is box 0")]
     assert not torch.allclose(trained.read(prompts).log_probs(), Causal(str(tiny_llama)).read(prompts).log_probs())
+
+
+def test_an_encoder_decoder_is_trained_and_the_chat_uses_it(tmp_path: Path) -> None:
+    save(tmp_path / "bart", *bart())
+    flags = ("--refusing", "0.3", "--learning-rate", "0.01")
+    assert train(tmp_path, tmp_path / "bart", "generator", [*ROWS, WITHOUT], *flags) == 0
+    prompts = [prompt("box 0 is red", "what colour is box 0")]
+    plain = Seq2Seq(str(tmp_path / "bart")).read(prompts).log_probs()
+    adapted = Seq2Seq(str(tmp_path / "bart"), str(tmp_path / "out"))
+    assert adapted.refusal is not None
+    assert not torch.allclose(adapted.read(prompts).log_probs(), plain, atol=1e-3)
 
 
 def test_a_rewriter_is_trained(tmp_path: Path, tiny_llama: Path) -> None:

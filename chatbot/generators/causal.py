@@ -9,18 +9,15 @@ and used again.
 from __future__ import annotations
 
 import copy
-import json
 import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
-from pathlib import Path
 
 import torch
 from jinja2.exceptions import TemplateError
-from peft import PeftModel
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -29,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from chatbot.errors import MissingModel
 from chatbot.generators import lean, openvino
+from chatbot.generators.adapter import adapted, refusal
 from chatbot.generators.base import Decoding
 from chatbot.generators.disk_cache import DiskCache
 from chatbot.generators.engine import Engine, Rows
@@ -37,7 +35,6 @@ from chatbot.generators.reference import Reference
 from chatbot.loading import NOT_LOADED
 from chatbot.prompt import Prompt
 
-NOTE = "marginalia.json"  # what `train generator` leaves beside the weights: {"refusal": text or null}
 SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters mark where a part goes in the template
 PLAIN_TEMPLATE = (  # for models without a chat template
     "{% for message in messages %}"
@@ -114,13 +111,13 @@ class Causal:
             if self._loaded is None:
                 model, tokenizer = _from_pretrained(self._name)
                 if self._adapter is not None:
-                    model = _adapted(model, self._adapter)
+                    model = adapted(model, self._adapter)
                 self._loaded = _Loaded(
                     _engine(model, self._engine),
                     tokenizer,
                     _end_tokens(model, tokenizer),
                     getattr(model.config, "max_position_embeddings", None),
-                    _refusal(tokenizer, self._adapter or self._name),
+                    refusal(tokenizer, self._adapter or self._name),
                 )
                 if self.cache.disk is not None and self._loaded.engine.fingerprint is not None:
                     self.cache.disk.open(self._loaded.engine.fingerprint)
@@ -250,31 +247,6 @@ def _not_loaded(name: str, error: Exception) -> MissingModel:
         f"generator {name!r} cannot be loaded ({reason}): "
         "give --set generator= a folder or hub id that holds a transformers causal model and its tokenizer"
     )
-
-
-def _adapted(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
-    """The model with the adapter's matrices added to its weights: it then costs what it did without."""
-    try:
-        whole: PreTrainedModel = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    except NOT_LOADED as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MissingModel(
-            f"adapter {adapter!r} does not fit the generator ({reason}): "
-            "give --set adapter= one that was trained for it, or none"
-        ) from error
-    return whole
-
-
-def _refusal(tokenizer: PreTrainedTokenizerBase, folder: str) -> int | None:
-    """The first token of what `train generator` noted beside the weights; None for other models."""
-    note = Path(folder) / NOTE
-    if not note.is_file():
-        return None
-    try:
-        text = json.loads(note.read_text(encoding="utf-8"))["refusal"]
-        return None if text is None else _ids(tokenizer, text, special=False)[0]
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise MissingModel(f"{str(note)!r} cannot be read: delete it, or train the generator again") from error
 
 
 def segments(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, limit: int | None = None) -> list[list[int]]:

@@ -36,6 +36,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from chatbot.errors import MissingModel, UnusableUtterance
+from chatbot.generators.adapter import adapted, refusal
 from chatbot.generators.base import Decoding
 from chatbot.generators.packed import can_pack, pack
 from chatbot.loading import NOT_LOADED
@@ -57,11 +58,12 @@ class Seq2Seq:
     found, UnusableUtterance for a question longer than the encoder's window.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, adapter: str | None = None) -> None:
         self._name = model
+        self._adapter = adapter
         self._loading = threading.Lock()
         self._tokenizing = threading.Lock()  # all share the switch `split_special_tokens`
-        self._loaded: _Loaded | None = None
+        self._loaded: Loaded | None = None
 
     def warm(self) -> None:
         """Load the weights now."""
@@ -74,24 +76,28 @@ class Seq2Seq:
         return None if config.model_type != "rag" else 0.0 if _is_rag_sequence(config) else 1.0
 
     @property
+    def refusal(self) -> int | None:
+        return self._load().refusal
+
+    @property
     def end_tokens(self) -> frozenset[int]:
         return self._load().ends
 
     def read(self, prompts: Sequence[Prompt]) -> Decoding:
         loaded = self._load()
         with self._tokenizing:
-            rows = [_encode(loaded, prompt) for prompt in prompts]
+            rows = [encode(loaded, prompt) for prompt in prompts]
         return _Reading(loaded, rows)
 
-    def _load(self) -> _Loaded:
+    def _load(self) -> Loaded:
         with self._loading:
             if self._loaded is None:
-                self._loaded = _from_pretrained(self._name)
+                self._loaded = load(self._name, self._adapter)
             return self._loaded
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
+class Loaded:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     layout: Layout
@@ -99,9 +105,11 @@ class _Loaded:
     ends: frozenset[int]
     window: int | None  # of the encoder; None where positions are relative, as in T5
     length: int | None  # of the decoder
+    refusal: int | None  # the token that a refusal begins with, for a model that was trained to refuse
 
 
-def _from_pretrained(name: str) -> _Loaded:
+def load(name: str, adapter: str | None = None, *, packed: bool = True) -> Loaded:
+    """`packed`: laid out to be run, not to be trained. Raises MissingModel."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
@@ -124,12 +132,14 @@ def _from_pretrained(name: str) -> _Loaded:
         raise MissingModel(f"generator {name!r} has no tokenizer.json: save its tokenizer in the fast format")
     if 2 * len(tokenizer) < model.config.vocab_size:  # transformers makes an empty one where there is none
         raise _missing(name, ValueError(f"its tokenizer knows {len(tokenizer)} of {model.config.vocab_size} tokens"))
+    if adapter is not None:
+        model = adapted(model, adapter)
     model = model.to(device).eval()
-    if device == "cpu" and can_pack():
+    if packed and device == "cpu" and can_pack():
         pack(model.get_encoder(), rows=PROMPT_ROWS)
         pack(model, rows=STEP_ROWS)  # what is left: the decoder and the head
     places = getattr(model.config, "max_position_embeddings", None)
-    return _Loaded(
+    return Loaded(
         model,
         tokenizer,
         layout,
@@ -137,6 +147,7 @@ def _from_pretrained(name: str) -> _Loaded:
         ends=_ends(tokenizer.eos_token_id, model.config.eos_token_id, generation.eos_token_id),
         window=getattr(model.config, "max_encoder_position_embeddings", places),
         length=getattr(model.config, "max_decoder_position_embeddings", places),
+        refusal=refusal(tokenizer, adapter or name),
     )
 
 
@@ -203,12 +214,12 @@ def _single_spaced(text: str) -> str:
     return text.replace("  ", " ")
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     ids: list[int]
     cut: tuple[str, ...]  # what did not fit: "conversation", "passage"
 
 
-def _encode(loaded: _Loaded, prompt: Prompt) -> _Row:
+def encode(loaded: Loaded, prompt: Prompt) -> Row:
     """The prompt's token ids. Over the window, the oldest turns go first, then the passage's end; no question does."""
     told = prompt.conversation
     while True:
@@ -227,7 +238,7 @@ def _encode(loaded: _Loaded, prompt: Prompt) -> _Row:
         )
     left_out = set(inside[len(inside) - excess :]) if excess > 0 else set()
     parts = (("conversation", prompt.conversation != told), ("passage", bool(left_out)))
-    return _Row(
+    return Row(
         [piece.id for place, piece in enumerate(pieces) if place not in left_out],
         tuple(part for part, shortened in parts if shortened),
     )
@@ -269,7 +280,7 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[_Piece]:
 class _Reading:
     """K rows in one batch. `push` only notes the token; the model runs when the next probabilities are asked for."""
 
-    def __init__(self, loaded: _Loaded, read: Sequence[_Row]) -> None:
+    def __init__(self, loaded: Loaded, read: Sequence[Row]) -> None:
         model, tokenizer, rows = loaded.model, loaded.tokenizer, [row.ids for row in read]
         self.cut = tuple(sorted({part for row in read for part in row.cut}))
         self._model, self._backend = model, tokenizer.backend_tokenizer

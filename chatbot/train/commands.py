@@ -18,7 +18,7 @@ from chatbot import assemble
 from chatbot.embedders.base import Embedder
 from chatbot.embedders.sentence import SentenceEmbedder
 from chatbot.errors import UnreadableData, WrongSetting
-from chatbot.generators.causal import NOTE
+from chatbot.generators.adapter import NOTE
 from chatbot.history import from_messages
 from chatbot.knowledge import embedded
 from chatbot.progress import Progress as Fetching

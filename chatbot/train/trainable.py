@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from chatbot.generators.causal import segments
+from chatbot.generators.seq2seq import Loaded, encode
 from chatbot.prompt import Prompt
 
 ROW = 640  # tokens that a row of several questions is filled up to: attention costs their square
@@ -166,3 +167,48 @@ def _batches(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
         batch.append(row)
     if batch:
         yield batch
+
+
+class TrainableSeq2Seq:
+    """Any model of `AutoModelForSeq2SeqLM`, or the generator of a RAG checkpoint: a row a branch.
+
+    What a reply begins with, a forced first token included, is given; the loss begins behind it.
+    """
+
+    def __init__(self, model: Any, loaded: Loaded) -> None:
+        self.model = model
+        self.limit: int | None = None  # the encoder's prompts are cut to fit, and the decoder's window is its own
+        self._loaded = loaded
+
+    def target(self, text: str) -> list[int]:
+        ids = self._loaded.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        return [*ids, min(self._loaded.ends)]
+
+    def length(self, prompt: Prompt) -> int:
+        return len(encode(self._loaded, prompt).ids)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder)
+        if not isinstance(self.model, PeftModel):
+            self._loaded.tokenizer.save_pretrained(folder)
+
+    def log_probs(self, branches: Sequence[Branch]) -> list[Tensor]:
+        device, start = self.model.device, self._loaded.start
+        rows = [encode(self._loaded, branch.prompt).ids for branch in branches]
+        given = [[*start, *branch.target[:-1]] for branch in branches]
+        output = self.model(
+            input_ids=_padded(rows).to(device),
+            attention_mask=_padded([[1] * len(row) for row in rows]).to(device),
+            decoder_input_ids=_padded(given).to(device),
+            use_cache=False,
+        )
+        told = torch.log_softmax(output.logits.float(), dim=-1)
+        first = len(start) - 1
+        return [each[first : first + len(branch.target)] for each, branch in zip(told, branches, strict=True)]
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """On the right, with 0: what stands there is masked, or comes after all that counts."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
