@@ -57,7 +57,8 @@ def bench(
     """
     available = [name for name in systems if name != "llama.cpp" or importlib.util.find_spec("llama_cpp")]
     bandwidth = memory_bandwidth(chosen.threads)
-    rows, done = [], 0
+    measured: list[tuple[str, int, list[Timing], Footprint]] = []
+    done = 0
     with tempfile.TemporaryDirectory(prefix="marginalia-") as folder:
         given = dict.fromkeys(available, chosen)
         if random := [name for name in available if name in WITH_RANDOM_WEIGHTS]:
@@ -72,13 +73,14 @@ def bench(
                         progress(done / (len(ks) * rounds * len(available)), f"{name}, k = {k}")
                         timings[name].append(children.reply(name))
                         done += 1
-                rows += [row(name, k, timings[name], children.footprint(name), bandwidth) for name in available]
+                measured += [(name, k, timings[name], children.footprint(name)) for name in available]
+    bandwidth = max(bandwidth, memory_bandwidth(chosen.threads))  # a neighbour may have slowed either
     return {
         "settings": {"generator": chosen.generator, "threads": chosen.threads, "rounds": rounds}
         | {"passage_tokens": PASSAGE_TOKENS, "conversation_tokens": CONVERSATION_TOKENS}
         | {"query_tokens": QUERY_TOKENS, "reply_tokens": REPLY_TOKENS, "random_weights": shape.name},
         "memory_bandwidth_gb_s": round(bandwidth, 2),
-        "rows": rows,
+        "rows": [row(*each, bandwidth) for each in measured],
     }
 
 
