@@ -126,7 +126,13 @@ def _add_training(within: argparse.ArgumentParser, add: Any) -> None:
     retriever = add("retriever", train, "the embedder's query side, on gold passages or on rewrites", kinds)
     for what, made in (("generator", generator), ("rewriter", rewriter), ("retriever", retriever)):
         made.set_defaults(what=what)
-        made.add_argument("--data", required=True, type=Path, metavar="FILE.jsonl", help="rows, see docs/training.md")
+        data = made.add_mutually_exclusive_group(required=True) if made is generator else made
+        needed = {} if made is generator else {"required": True}
+        data.add_argument("--data", type=Path, metavar="FILE.jsonl", help="rows, see docs/training.md", **needed)
+        if made is generator:
+            data.add_argument(
+                "--from-documents", type=int, metavar="N", help="instead: N questions made of the knowledge base"
+            )
         made.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where what is learned is written")
         made.add_argument("--development", type=Path, metavar="FILE.jsonl", help="rows to measure on")
         made.add_argument("--held-out", type=float, default=0.05, help="else: this share of the rows (default: 0.05)")
@@ -367,8 +373,12 @@ def train(options: argparse.Namespace) -> int:
         patience=options.patience,
         measure_every=options.measure_every,
     )
+    chosen, data = _settings(options), options.data
+    if data is None:
+        with _bar() as bar:
+            data = commands.rows_from_documents(chosen, options.from_documents, options.out / "rows.jsonl", bar)
     given = commands.Options(
-        options.data,
+        data,
         options.out,
         options.development,
         options.held_out,
@@ -405,7 +415,7 @@ def train(options: argparse.Namespace) -> int:
                 f"loss {progress.loss:.3f}, {progress.tokens_per_s:.0f} tokens/s, {left}",
             )
 
-        made = command(_settings(options), given, bar, report)
+        made = command(chosen, given, bar, report)
     if options.json:
         _print_json(
             {"steps": made.step, "loss": made.loss, "development": made.best if math.isfinite(made.best) else None}

@@ -141,9 +141,9 @@ class KnowledgeBase:
         """Newest first."""
         return self._catalogue.documents()
 
-    def passages(self, ids: Sequence[str]) -> dict[str, Passage]:
-        """By id; an id that is no longer there is left out."""
-        return self._catalogue.passages(ids)
+    def passages(self, ids: Sequence[str] | None = None) -> dict[str, Passage]:
+        """By id; an id that is no longer there is left out. None: every passage."""
+        return self._catalogue.passages(self._catalogue.passage_ids() if ids is None else ids)
 
     def reconcile(self, progress: Progress = silent) -> None:
         """Bring vectors and files in step again, after a crash, a lost store or a change of embedder."""

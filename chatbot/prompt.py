@@ -122,6 +122,30 @@ def _recent(conversation: Conversation) -> tuple[tuple[str, str], ...]:
     return tuple((turn.query.text or turn.utterance, turn.reply.text) for turn in conversation.turns[-TURNS:])
 
 
+QUESTIONS = {  # worked examples: (a text, a question that it answers)
+    "en": (
+        "Write one short question that the text answers. Only write the question.",
+        (
+            ("The canteen opens at noon and serves soup on Fridays.", "When does the canteen open?"),
+            ("The bridge was built by Anna Berg in 1911, of steel.", "Who built the bridge?"),
+        ),
+    ),
+    "zh": (
+        "写一个可以用这段文字回答的简短问题。只写问题。",
+        (
+            ("食堂中午开门，星期五有汤。", "食堂几点开门？"),
+            ("这座桥是1911年由王明用钢建造的。", "这座桥是谁建造的？"),
+        ),
+    ),
+}
+
+
+def question_prompt(text: str, language: str) -> Prompt:
+    """To make a question of a text."""
+    instruction, examples = QUESTIONS.get(language, QUESTIONS["en"])
+    return Prompt(instruction, None, examples, text)
+
+
 def conversational(conversation: Conversation, utterance: str) -> str:
     """A turn with what was said before it, latest first, for a query encoder that learned to read that."""
     earlier = [text for turn in reversed(conversation.turns[-RECALLED:]) for text in (turn.reply.text, turn.utterance)]

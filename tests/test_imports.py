@@ -45,8 +45,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "models": ("models", "values"),
     "training": (
-        "train train.commands train.curve train.encoder train.examples train.generator train.loop train.model"
-        " train.retriever train.trainable",
+        "train train.commands train.curve train.documents train.encoder train.examples train.generator train.loop"
+        " train.model train.retriever train.trainable",
         "values settings loading rows equations protocols stores embedders generators models steps assembly training",
     ),
     "steps": ("rewrite retrieve generate sampling beam knowledge", "values equations protocols stores parsers steps"),

@@ -15,18 +15,20 @@ import torch
 from torch import nn
 
 from chatbot import assemble
+from chatbot.conversation import Conversation
 from chatbot.embedders.base import Embedder
 from chatbot.embedders.sentence import SentenceEmbedder
 from chatbot.errors import UnreadableData, WrongSetting
 from chatbot.generators.adapter import NOTE
 from chatbot.history import from_messages
 from chatbot.knowledge import embedded
+from chatbot.passage import Passage
 from chatbot.progress import Progress as Fetching
 from chatbot.prompt import conversational
 from chatbot.rewrite import Verbatim
-from chatbot.rows import Row, messages, read_rows
+from chatbot.rows import Row, messages, read_rows, write_jsonl
 from chatbot.settings import Settings
-from chatbot.train import curve, loop
+from chatbot.train import curve, documents, loop
 from chatbot.train.encoder import QueryEncoder
 from chatbot.train.examples import Maker, Search, Weigher
 from chatbot.train.generator import Losses, Objective, Prior, batches
@@ -104,6 +106,25 @@ def train_generator(chosen: Settings, options: Options, fetching: Fetching, repo
         lambda out: _keep(branches, encoder, out, {"base": folder, "refusal": REFUSAL}),
     )
     return _run(task, options, report)
+
+
+def rows_from_documents(chosen: Settings, count: int, file: Path, fetching: Fetching) -> Path:
+    """Questions that the generator made from the knowledge base, as rows in this file."""
+    with assemble.Chatbot(chosen) as chatbot:
+        retriever, rewriter = chatbot.retriever(), Verbatim()
+        passages = list(chatbot.knowledge.passages().values())
+
+        def search(conversation: Conversation, text: str) -> list[Passage]:
+            return [hit.passage for hit in retriever.retrieve(rewriter.rewrite(conversation, text)).hits]
+
+        made = list(documents.rows(passages, assemble.generator(chosen, fetching), search, count, progress=fetching))
+    if not made:
+        raise UnreadableData(
+            f"no question could be made of the {len(passages)} passages of the knowledge base: add documents to it"
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(file, made)
+    return file
 
 
 def train_rewriter(chosen: Settings, options: Options, fetching: Fetching, report: Report) -> Progress:
