@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from chatbot import attribution
+from chatbot.beam import beam
 from chatbot.errors import BrokenModel, MissingModel
 from chatbot.generate import Mixing, generate
 from chatbot.generators.base import Decoding, Generator
@@ -257,6 +258,38 @@ def test_a_branch_that_gives_nan_is_named_in_one_line(branch: int, name: str) ->
     with pytest.raises(BrokenModel, match=f"NaN in the branch of {name}:") as error:
         list(generate(Watched(spoil=branch), PROMPTS, [0.01, 0.5, 0.49], mixing=mixing))
     assert "\n" not in str(error.value)
+
+
+def refuses_unless(word: str) -> Scripted:
+    return Scripted(lambda prompt: "Paris, France" if word in (prompt.passage or "") else "None of it", 0.9, "None")
+
+
+RIVALS = [Prompt("", text, (), "Where?") for text in ("other", "capital", "more", None)]
+
+
+@pytest.mark.parametrize("said_by", ["generate", "beam"])
+def test_a_passage_that_answers_is_heard_though_others_of_more_prior_would_refuse(said_by: str) -> None:
+    prior, by = [0.5, 0.2, 0.25, 0.05], refuses_unless("capital")
+    tokens = list(generate(by, RIVALS, prior) if said_by == "generate" else beam(by, RIVALS, prior, 2)[0].tokens)
+    assert "".join(token.text for token in tokens) == "Paris, France"
+    refusing = tokens[0].refusing
+    assert refusing[1] < 0.1 < 0.85 < min(refusing[0], refusing[2], refusing[3])
+    assert all(token.refusing == refusing for token in tokens)
+    answering = [p * (1 - r) for p, r in zip(prior, refusing, strict=True)]
+    assert tokens[0].prior == pytest.approx([each / sum(answering) for each in answering])
+    assert tokens[1].prior == pytest.approx(tokens[0].prior)
+
+
+def test_where_every_branch_refuses_the_reply_is_still_no_refusal() -> None:
+    tokens = generate(refuses_unless("nowhere"), RIVALS, [0.25] * 4)
+    assert not "".join(token.text for token in tokens).startswith("None")
+
+
+def test_a_branch_that_was_not_read_counts_as_refusing() -> None:
+    tokens = list(
+        generate(refuses_unless("capital"), RIVALS, [0.001, 0.9, 0.05, 0.049], mixing=Mixing(least_prior=0.01))
+    )
+    assert tokens[0].refusing[0] == 1
 
 
 def test_contrast_takes_the_side_of_the_passages_where_no_passage_says_something_else() -> None:

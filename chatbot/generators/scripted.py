@@ -16,7 +16,7 @@ from torch import Tensor
 from chatbot.generators.base import Decoding
 from chatbot.prompt import Prompt
 
-END = 0
+END, REFUSAL = 0, 1
 
 
 def best_sentence(prompt: Prompt) -> str:
@@ -28,21 +28,26 @@ def best_sentence(prompt: Prompt) -> str:
 
 
 class Scripted:
-    """`script` says a branch's whole reply, given its prompt."""
+    """`script` says a branch's whole reply, given its prompt. `refusal`: the word that begins a refusal, if any does."""
 
     end_tokens = frozenset({END})
 
-    def __init__(self, script: Callable[[Prompt], str] = best_sentence, sureness: float = 0.9) -> None:
+    def __init__(
+        self, script: Callable[[Prompt], str] = best_sentence, sureness: float = 0.9, refusal: str | None = None
+    ) -> None:
+        self.refusal = None if refusal is None else REFUSAL
         self._script = script
         self._sureness = sureness
+        self._first = ["", refusal or ""]
 
     def read(self, prompts: Sequence[Prompt]) -> Decoding:
-        return _Reading([re.findall(r"\s*\S+", self._script(prompt)) for prompt in prompts], self._sureness)
+        replies = [re.findall(r"\s*\S+", self._script(prompt)) for prompt in prompts]
+        return _Reading(self._first[: 1 if self.refusal is None else 2], replies, self._sureness)
 
 
 class _Reading:
-    def __init__(self, replies: list[list[str]], sureness: float) -> None:
-        self._words = ["", *dict.fromkeys(word for reply in replies for word in reply)]
+    def __init__(self, first: list[str], replies: list[list[str]], sureness: float) -> None:
+        self._words = list(dict.fromkeys([*first, *(word for reply in replies for word in reply)]))
         self._replies = [[*(self._words.index(word) for word in reply), END] for reply in replies]
         self._sureness = sureness
         self._step = 0
