@@ -28,7 +28,7 @@ def best_sentence(prompt: Prompt) -> str:
 
 
 class Scripted:
-    """`script` says a branch's whole reply, given its prompt. `refusal`: the word that begins a refusal, if any does."""
+    """`script` says a branch's whole reply, given its prompt. `refusal`: the word that begins a refusal."""
 
     end_tokens = frozenset({END})
 
