@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Command = Callable[[argparse.Namespace], int]
 DEFAULT_COMMAND = "serve"
+JUDGED = "rows (.jsonl), or conversations whose replies were judged: a file (.json) or a folder; see docs/training.md"
 SAMPLE_QUESTIONS = (
     "How do I add my own files?",
     "Which file formats can I upload?",
@@ -103,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--reuse-index", action="store_true", help="keep the corpus's index for the next run")
     _json(made)
     made = add("answers", eval_answers, "answer questions from passages that come with them, and score that", measures)
-    made.add_argument("--data", required=True, type=Path, metavar="FILE.jsonl", help="rows, see docs/training.md")
+    made.add_argument("--data", required=True, type=Path, metavar="PATH", help=JUDGED)
     made.add_argument("--limit", type=int, metavar="N", help="take the first N rows")
     made.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write each reply with its figures")
     _json(made)
@@ -128,13 +129,14 @@ def _add_training(within: argparse.ArgumentParser, add: Any) -> None:
         made.set_defaults(what=what)
         data = made.add_mutually_exclusive_group(required=True) if made is generator else made
         needed = {} if made is generator else {"required": True}
-        data.add_argument("--data", type=Path, metavar="FILE.jsonl", help="rows, see docs/training.md", **needed)
+        taken, rows = ("PATH", JUDGED) if made is generator else ("FILE.jsonl", "rows, see docs/training.md")
+        data.add_argument("--data", type=Path, metavar=taken, help=rows, **needed)
         if made is generator:
             data.add_argument(
                 "--from-documents", type=int, metavar="N", help="instead: N questions made of the knowledge base"
             )
         made.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where what is learned is written")
-        made.add_argument("--development", type=Path, metavar="FILE.jsonl", help="rows to measure on")
+        made.add_argument("--development", type=Path, metavar=taken, help="the same, to measure on")
         made.add_argument("--held-out", type=float, default=0.05, help="else: this share of the rows (default: 0.05)")
         made.add_argument("--epochs", type=float, default=1.0, help="(default: 1)")
         made.add_argument("--batch", type=int, default=8, help="rows read together (default: 8)")
@@ -312,10 +314,11 @@ def eval_retrieval(options: argparse.Namespace) -> int:
 def eval_answers(options: argparse.Namespace) -> int:
     from chatbot import assemble
     from chatbot.answers import figures
-    from chatbot.rows import read_rows, write_jsonl
+    from chatbot.judged import rows_of
+    from chatbot.rows import write_jsonl
 
     chosen = _settings(options)
-    rows = read_rows(options.data)[: options.limit]
+    rows = rows_of(options.data)[: options.limit]
     started = time.perf_counter()
     with _bar() as progress:
         outcomes = list(assemble.replies(chosen, rows, progress))

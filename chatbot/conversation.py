@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from chatbot.passage import Hit
+
+RATINGS = ("", "up", "down")  # not judged, good, bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +58,16 @@ class Turn:
     hits: tuple[Hit, ...] = ()
     prior: tuple[float, ...] = ()  # (K + 1,), "no passage" last
     seconds: Mapping[str, float] = field(default_factory=dict)  # by step: rewrite, retrieve, first_token, generate
+    rating: str = ""  # one of RATINGS: what the person said of the reply
+    correction: str = ""  # what the reply should have been, by that person; empty: not said
 
     @property
     def utterance(self) -> str:
         return self.query.utterance
 
     def as_json(self) -> dict[str, Any]:
-        """What `ask --json` prints and the page's `/ask` returns."""
+        """What `ask --json` prints and the page's `/ask` returns; `rating` and `correction` only where there is one."""
+        judged = {"rating": self.rating, "correction": self.correction}
         return {
             "query": self.query.text,
             "language": self.query.language,
@@ -82,6 +87,7 @@ class Turn:
                 for hit, prior in zip(self.hits, self.prior, strict=False)  # the prior has "no passage" besides
             ],
             "timings": dict(self.seconds),
+            **{name: value for name, value in judged.items() if value},
         }
 
 
@@ -91,6 +97,18 @@ class Conversation:
 
     def plus(self, turn: Turn) -> Conversation:
         return Conversation((*self.turns, turn))
+
+    def judged(self, number: int, rating: str, correction: str = "") -> Conversation:
+        """With this said of turn `number`, from 0, in place of what was said of it before. `rating`: one of RATINGS.
+
+        Raises ValueError for another rating, IndexError where there is no such turn.
+        """
+        if rating not in RATINGS:
+            raise ValueError(f"rating {rating!r} is none of {RATINGS}")
+        if not 0 <= number < len(self.turns):
+            raise IndexError(f"there is no turn {number} among {len(self.turns)}")
+        turn = replace(self.turns[number], rating=rating, correction=correction.strip())
+        return Conversation((*self.turns[:number], turn, *self.turns[number + 1 :]))
 
     @property
     def language(self) -> str | None:

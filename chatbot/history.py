@@ -6,13 +6,13 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from chatbot.conversation import Citation, Conversation, Query, Reply, Turn
+from chatbot.conversation import RATINGS, Citation, Conversation, Query, Reply, Turn
 from chatbot.errors import UnreadableData
 from chatbot.language import detect
 from chatbot.passage import Hit, Passage
@@ -78,7 +78,7 @@ def read(path: Path) -> Conversation:
         data = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(data, list):
             return from_messages([(message["role"], message["content"]) for message in data])
-        return Conversation(tuple(_turn(turn) for turn in data["turns"]))
+        turns = tuple(_turn(turn) for turn in data["turns"])
     except OSError as error:
         raise UnreadableData(f"conversation {str(path)!r} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -86,6 +86,17 @@ def read(path: Path) -> Conversation:
             f"{str(path)!r} holds no conversation ({type(error).__name__}: {error}): give a file that "
             '`ask --conversation` wrote, or a JSON list of {"role": "user" or "assistant", "content": text}'
         ) from error
+    _check_judgements(turns, path)
+    return Conversation(turns)
+
+
+def _check_judgements(turns: Sequence[Turn], path: Path) -> None:
+    """Files are corrected by hand too."""
+    for number, turn in enumerate(turns, 1):
+        if turn.rating not in RATINGS:
+            raise UnreadableData(f"{str(path)!r} turn {number} has rating {turn.rating!r}: write 'up', 'down' or ''")
+        if not isinstance(turn.correction, str):
+            raise UnreadableData(f"{str(path)!r} turn {number} has correction {turn.correction!r}: write a text")
 
 
 def from_messages(messages: list[tuple[str, str]]) -> Conversation:
@@ -116,4 +127,6 @@ def _turn(turn: Mapping[str, Any]) -> Turn:
         hits=tuple(Hit(Passage(**hit["passage"]), hit["score"]) for hit in turn.get("hits", ())),
         prior=tuple(turn.get("prior", ())),
         seconds=dict(turn.get("seconds", {})),
+        rating=turn.get("rating", ""),
+        correction=turn.get("correction", ""),
     )

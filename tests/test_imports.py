@@ -29,6 +29,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "values equations protocols",
     ),
     "stores": ("catalogue history", "values equations protocols"),
+    "judged": ("judged", "values rows stores"),
     "embedders": (
         "embedders.dpr embedders.hashing embedders.sentence embedders.weights",
         "values loading equations protocols embedders",
@@ -47,7 +48,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "training": (
         "train train.commands train.curve train.documents train.encoder train.examples train.generator train.loop"
         " train.model train.retriever train.trainable",
-        "values settings loading rows equations protocols stores embedders generators models steps assembly training",
+        "values settings loading rows judged equations protocols stores embedders generators models steps assembly"
+        " training",
     ),
     "steps": ("rewrite retrieve generate sampling beam knowledge", "values equations protocols stores parsers steps"),
     "dialogue": ("dialogue", "values equations protocols steps"),
@@ -58,14 +60,15 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "commands": (
         "cli doctor evaluate",
-        "values settings rows equations protocols stores models steps dialogue assembly bench training commands ui",
+        "values settings rows judged equations protocols stores models steps dialogue assembly bench training commands"
+        " ui",
     ),
     "bench": (
         "bench bench.chart bench.children bench.rag bench.systems",
         "values settings equations protocols generators models steps assembly bench",
     ),
     "package": ("", "values assembly"),  # chatbot/__init__.py: what others may use
-    "ui": ("ui ui.app ui.chat ui.i18n ui.render", "package ui"),
+    "ui": ("ui ui.app ui.chat ui.i18n ui.render ui.run", "package ui"),
 }
 
 # library: the modules that may import it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -116,6 +117,7 @@ def test_hostile_text_is_only_text_wherever_it_comes_from():
     )
     pages = [
         render.reply(turn, 0, WORDS),
+        render.reply(replace(answered("a"), rating="down", correction=HOSTILE), 0, WORDS),
         render.sources(turn.hits, turn.prior, WORDS),
         render.utterance(HOSTILE),
         render.unfinished(turn.query, HOSTILE, HOSTILE, WORDS),

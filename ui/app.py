@@ -166,11 +166,11 @@ class App(gr.Blocks):
 
     def _restore(self, key: str, mine: list[str], asking: Asking | None, request: gr.Request) -> tuple[Any, ...]:
         """What the tab showed before it was reloaded; whoever has asked already begins a new conversation."""
-        if asking is not None:
-            key = _new_key()
-            return key, self._list_conversations(key, mine, request), *(gr.skip(),) * len(self.chat.shown)
-        key = key if _KEY.fullmatch(key or "") else _new_key()
-        return self._showing(key, self._kept(key), mine, request)
+        key = key if asking is None and _KEY.fullmatch(key or "") else _new_key()
+        if (conversation := self._kept(key)).turns:
+            return self._showing(key, conversation, mine, request)
+        # nothing is drawn: the first question may be asked while this runs, and would be wiped away
+        return key, self._list_conversations(key, mine, request), *(gr.skip(),) * len(self.chat.shown)
 
     def _save(self, key: str, mine: list[str], conversation: Conversation, request: gr.Request) -> tuple[Any, ...]:
         """An emptied conversation is a new one: what was saved stays, under its own key."""

@@ -7,7 +7,6 @@ asides: turns that were stopped or failed, which are shown where they happened b
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ import gradio as gr
 from chatbot import Answered, Conversation, MarginaliaError, Query, Retrieved, Rewritten, Token, Turn
 from ui import render
 from ui.i18n import Texts, preferred, texts
+from ui.run import Run
 
 if TYPE_CHECKING:
     from chatbot import Chatbot
@@ -26,34 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REDRAW_SECONDS = 0.08  # between redraws while a reply streams: twelve a second read as fluid
-
-
-class Run:
-    """One turn's generation, for the thread that runs it and the one that stops it.
-
-    gradio's own `cancels` is not used: it breaks the connection that the other events share, about one time in six the
-    page then shows an error, and what was on its way may still overwrite what the stop has drawn.
-    """
-
-    def __init__(self) -> None:
-        self._claimed, self._stopped, self._ended = threading.Lock(), threading.Event(), threading.Event()
-
-    def claim(self) -> bool:
-        """True for the first who asks."""
-        return self._claimed.acquire(blocking=False)
-
-    def end(self) -> None:
-        self._ended.set()
-
-    @property
-    def stopped(self) -> bool:
-        return self._stopped.is_set()
-
-    def stop(self) -> None:
-        """Returns when nothing more will be drawn: it has ended, will never begin, or is inside one long step."""
-        self._stopped.set()
-        if not self.claim():
-            self._ended.wait(0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +99,7 @@ class RagChat(gr.Blocks):
         self.conversation = gr.State(Conversation())
         self._asides = gr.State(())
         self.asking = gr.State(None)
+        self._correcting = gr.State(None)  # the turn whose correction is being written
         with gr.Row(elem_classes="mg-chat"):
             with gr.Column(scale=5, min_width=320, elem_classes="mg-main"):
                 self._messages = gr.Chatbot(
@@ -144,6 +117,15 @@ class RagChat(gr.Blocks):
                     placeholder=render.welcome(words),
                     examples=[{"text": example} for example in examples] or None,
                     elem_classes="mg-messages",
+                )
+                self._correction = gr.Textbox(
+                    label=words["correction"],
+                    submit_btn=words["correction.save"],
+                    visible=False,
+                    autofocus=True,
+                    lines=1,
+                    max_lines=8,
+                    elem_classes="mg-correcting",
                 )
                 self._textbox = gr.Textbox(
                     show_label=False,
@@ -172,6 +154,11 @@ class RagChat(gr.Blocks):
     @property
     def shown(self) -> list[gr.blocks.Block]:
         """What `show` gives values for, in that order: the outputs of a host's event that changes the conversation."""
+        return [*self._drawn, self._correcting, self._correction]
+
+    @property
+    def _drawn(self) -> list[gr.blocks.Block]:
+        """What a turn redraws while it comes: a correction that is being written meanwhile stays."""
         return [self.conversation, self._asides, self.asking, self._messages, self._panel, self._textbox]
 
     def show(
@@ -184,6 +171,9 @@ class RagChat(gr.Blocks):
         """The values of `shown`. `leaving`: what `asking` holds, for a turn in progress ends. To be queued."""
         if leaving is not None:
             leaving.run.stop()
+        return *self._draw(conversation, words, asides), None, _correction()
+
+    def _draw(self, conversation: Conversation, words: Texts, asides: tuple[Aside, ...]) -> tuple[Any, ...]:
         turns = conversation.turns
         panel = _turn_value(turns[-1], len(turns) - 1, words) if turns else _panel_value()
         return conversation, asides, None, _messages(conversation, asides, words), panel, _idle()
@@ -207,15 +197,15 @@ class RagChat(gr.Blocks):
         states = [self.conversation, self._asides, self.asking]
         quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         begun = [
-            self._textbox.submit(self._begin, [*states, self._textbox], self.shown, **quick),
-            self._messages.example_select(self._begin_example, states, self.shown, **quick),
-            self._messages.retry(self._begin_again, states, self.shown, **quick),
+            self._textbox.submit(self._begin, [*states, self._textbox], self._drawn, **quick),
+            self._messages.example_select(self._begin_example, states, self._drawn, **quick),
+            self._messages.retry(self._begin_again, states, self._drawn, **quick),
         ]
         streams = [
             event.then(
                 self._stream,
                 states,
-                self.shown,
+                self._drawn,
                 show_progress="hidden",
                 trigger_mode="multiple",  # one that was stopped may not have ended yet
                 api_visibility="private",
@@ -225,8 +215,8 @@ class RagChat(gr.Blocks):
         ]
         # queued, so that the page gets what these draw after all that the stream has drawn
         ending = quick | {"queue": True, "concurrency_limit": None}
-        self._textbox.stop(self._stop, states, self.shown, **ending)
-        undone = self._messages.undo(self._undo, states, self.shown, **quick)
+        self._textbox.stop(self._stop, states, self._drawn, **ending)
+        undone = self._messages.undo(self._undo, states, self._drawn, **quick)
         started_over = gr.on(
             [self._new_chat.click, self._messages.clear],
             self._start_over,
@@ -234,9 +224,15 @@ class RagChat(gr.Blocks):
             self.shown,
             **ending,
         )
-        self._changes = [*streams, undone, started_over]
+        judging = [self.conversation, self._messages, self._correcting, self._correction]
+        judged = self._panel.judge(self._judge, states, judging, **ending)
+        corrected = self._correction.submit(
+            self._correct, [*states, self._correcting, self._correction], judging, **ending
+        )
+        self._changes = [*streams, undone, started_over, judged, corrected]
         self._panel.look(self._look, [self.conversation], [self._panel], **quick)
-        self.load(self._translate, None, [self._messages, self._textbox, self._new_chat, self._panel], **quick)
+        translated = [self._messages, self._correction, self._textbox, self._new_chat, self._panel]
+        self.load(self._translate, None, translated, **quick)
 
     def _begin(
         self,
@@ -248,7 +244,7 @@ class RagChat(gr.Blocks):
     ) -> tuple[Any, ...]:
         """Shows the question at once, before the model is free; does nothing for an empty one, or while one runs."""
         if _running(asking) or not utterance.strip():
-            return (gr.skip(),) * len(self.shown)
+            return (gr.skip(),) * len(self._drawn)
         words, asking = self.words(request), Asking(utterance, conversation)
         drawn = _messages(conversation, asides, words, asking, words["thinking"])
         return gr.skip(), gr.skip(), asking, drawn, gr.skip(), _busy()
@@ -268,7 +264,7 @@ class RagChat(gr.Blocks):
     ) -> tuple[Any, ...]:
         """Asks the last question again. Until it is answered the conversation keeps what it held."""
         if _running(asking):
-            return (gr.skip(),) * len(self.shown)
+            return (gr.skip(),) * len(self._drawn)
         before, asides, utterance = _without_last(conversation, asides)
         _, _, *begun = self._begin(before, asides, None, utterance, request)
         return gr.skip(), asides, *begun
@@ -295,7 +291,7 @@ class RagChat(gr.Blocks):
         shares, drawn_at = _Shares(), 0.0
         for event in self._chatbot.answer(conversation, asking.utterance):
             if asking.run.stopped:
-                yield (gr.skip(),) * len(self.shown)  # gradio sends what is yielded last once more
+                yield (gr.skip(),) * len(self._drawn)  # gradio sends what is yielded last once more
                 return
             match event:
                 case Rewritten(query):
@@ -309,7 +305,7 @@ class RagChat(gr.Blocks):
                         continue
                     drawn_at, panel = time.monotonic(), panel | {"weights": shares.mean}
                 case Answered(turn):
-                    yield self.show(conversation.plus(turn), words, asides)
+                    yield self._draw(conversation.plus(turn), words, asides)
                     return
                 case _:
                     assert_never(event)
@@ -321,7 +317,7 @@ class RagChat(gr.Blocks):
     ) -> tuple[Any, ...]:
         """The question goes back into the box, so that it can be put differently."""
         asides = (*asides, Aside(len(conversation.turns), replace(asking, query=None), note))
-        return *self.show(conversation, words, asides)[:-1], _idle(asking.utterance)
+        return *self._draw(conversation, words, asides)[:-1], _idle(asking.utterance)
 
     def _stop(
         self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
@@ -337,9 +333,9 @@ class RagChat(gr.Blocks):
         self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
     ) -> tuple[Any, ...]:
         if _running(asking):
-            return (gr.skip(),) * len(self.shown)
+            return (gr.skip(),) * len(self._drawn)
         conversation, asides, utterance = _without_last(conversation, asides)
-        return *self.show(conversation, self.words(request), asides)[:-1], _idle(utterance)
+        return *self._draw(conversation, self.words(request), asides)[:-1], _idle(utterance)
 
     def _start_over(self, asking: Asking | None, request: gr.Request) -> tuple[Any, ...]:
         return self.show(Conversation(), self.words(request), leaving=asking)
@@ -351,10 +347,55 @@ class RagChat(gr.Blocks):
             return gr.skip()
         return _turn_value(conversation.turns[number], number, self.words(request))
 
+    def _judge(
+        self,
+        conversation: Conversation,
+        asides: tuple[Aside, ...],
+        asking: Asking | None,
+        pressed: gr.EventData,
+        request: gr.Request,
+    ) -> tuple[Any, ...]:
+        """A thumb under a reply. Pressed again it is taken back, unless a correction would be lost: that is shown."""
+        number, rating, words = pressed.turn, pressed.rating, self.words(request)
+        if not isinstance(number, int) or not 0 <= number < len(conversation.turns) or rating not in ("up", "down"):
+            return (gr.skip(),) * 4
+        if _running(asking):  # the turn in progress continues the conversation as it was
+            gr.Info(words["judge.later"])
+            return (gr.skip(),) * 4
+        before = conversation.turns[number]
+        if rating != before.rating:
+            conversation = conversation.judged(number, rating)
+        elif not before.correction:
+            conversation = conversation.judged(number, "")
+        turn = conversation.turns[number]
+        correcting = turn if turn.rating == "down" else None
+        return conversation, _messages(conversation, asides, words), correcting, _correction(correcting)
+
+    def _correct(
+        self,
+        conversation: Conversation,
+        asides: tuple[Aside, ...],
+        asking: Asking | None,
+        turn: Turn | None,
+        correction: str,
+        request: gr.Request,
+    ) -> tuple[Any, ...]:
+        """What the reply should have said; nothing, where the field was left empty."""
+        words = self.words(request)
+        if _running(asking):
+            gr.Info(words["judge.later"])
+            return (gr.skip(),) * 4
+        if turn not in conversation.turns:  # taken back, or asked again
+            gr.Info(words["judge.gone"])
+        else:
+            conversation = conversation.judged(conversation.turns.index(turn), "down", correction or "")
+        return conversation, _messages(conversation, asides, words), None, _correction()
+
     def _translate(self, request: gr.Request) -> tuple[Any, ...]:
         words = self.words(request)
         return (
             gr.Chatbot(placeholder=render.welcome(words)),
+            gr.Textbox(label=words["correction"], submit_btn=words["correction.save"]),
             gr.Textbox(placeholder=words["placeholder"], label=words["placeholder"]),
             gr.Button(words["new_chat"]),
             gr.HTML(empty=render.no_sources_yet(words), copied=words["copied"]),
@@ -442,6 +483,11 @@ def _turn_value(turn: Turn, number: int, words: Texts) -> dict[str, Any]:
     ids = {citation.passage_id for citation in turn.reply.citations}
     cited = [rank for rank, hit in enumerate(turn.hits, 1) if hit.passage.id in ids]
     return _panel_value(render.sources(turn.hits, turn.prior, words), number, turn.reply.weights, cited)
+
+
+def _correction(turn: Turn | None = None) -> gr.Textbox:
+    """The field for a turn's correction; without one it is not there."""
+    return gr.Textbox(turn.correction if turn else "", visible=turn is not None)
 
 
 def _busy() -> gr.Textbox:

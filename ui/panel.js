@@ -66,6 +66,10 @@ root.addEventListener('click', event => {
   if (hit('.mg-cite')) look(number(hit('.mg-cite'), 't'), number(hit('.mg-cite'), 's'));
   else if (hit('.mg-look')) look(number(hit('.mg-look'), 't'), null);
   else if (hit('.mg-copy')) copy(hit('.mg-copy'));
+  else if (hit('.mg-thumb')) {
+    const thumb = hit('.mg-thumb');
+    trigger('judge', {turn: number(thumb, 't'), rating: thumb.classList.contains('mg-up') ? 'up' : 'down'});
+  }
   else if (hit('.mg-more')) {
     const button = hit('.mg-more'), open = button.getAttribute('aria-expanded') === 'false';
     button.setAttribute('aria-expanded', open);
@@ -79,10 +83,13 @@ root.addEventListener('keydown', event => {
     event.target.click();
   }
 });
+const press = () => root.querySelectorAll('.mg-thumb').forEach(
+  thumb => thumb.setAttribute('aria-pressed', thumb.classList.contains('mg-pressed')));  // the sanitizer drops it too
 // gradio labels each message with its source, which is our HTML: without a label screen readers read the message itself
 const labelled = () => root.querySelectorAll('.mg-messages [aria-label*="<div"]');
 const unlabel = () => labelled().forEach(node => node.removeAttribute('aria-label'));
-new MutationObserver(unlabel).observe(root, {subtree: true, childList: true, attributeFilter: ['aria-label']});
+new MutationObserver(() => { unlabel(); press(); }).observe(root, {subtree: true, childList: true, attributeFilter: ['aria-label']});
 unlabel();
+press();
 watch('value', paint);
 paint();

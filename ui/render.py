@@ -79,7 +79,8 @@ def reply(turn: Turn, number: int, texts: Texts) -> str:
     notice = "".join(f'<div class="mg-notice" role="note">{escape(text)}</div>' for text in notices)
     return (
         f'<div class="mg-message{" mg-abstained" if answer.abstained else ""}">{_searched(turn.query, texts)}{notice}'
-        f'<div class="mg-reply">{_cited(answer, turn.hits, number)}</div>{_foot(turn, number, texts)}</div>'
+        f'<div class="mg-reply">{_cited(answer, turn.hits, number)}</div>{_corrected(turn, texts)}'
+        f"{_foot(turn, number, texts)}</div>"
     )
 
 
@@ -89,12 +90,23 @@ def _searched(query: Query | None, texts: Texts) -> str:
     return f'<div class="mg-searched">{escape(texts["searched"])} <span>{escape(query.text)}</span></div>'
 
 
+def _corrected(turn: Turn, texts: Texts) -> str:
+    if not turn.correction:
+        return ""
+    return f'<div class="mg-note">{escape(texts["corrected"])} <span>{escape(turn.correction)}</span></div>'
+
+
 def _foot(turn: Turn, number: int, texts: Texts) -> str:
     confidence = escape(texts["confidence"].format(percent=percent(turn.reply.confidence)))
     parts = [f'<span title="{escape(texts["confidence.help"])}">{confidence}</span>']
     if turn.hits:
         parts.append(f'<button class="mg-look mg-t{number}" type="button">{escape(texts["sources.show"])}</button>')
     parts.append(f'<button class="mg-copy" type="button">{escape(texts["copy"])}</button>')
+    for rating in ("up", "down"):
+        pressed, name = " mg-pressed" * (turn.rating == rating), escape(texts[f"judge.{rating}"])
+        parts.append(
+            f'<button class="mg-thumb mg-{rating} mg-t{number}{pressed}" type="button" title="{name}">{name}</button>'
+        )
     return f'<div class="mg-foot">{"".join(parts)}</div>'
 
 

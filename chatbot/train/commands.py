@@ -21,6 +21,7 @@ from chatbot.embedders.sentence import SentenceEmbedder
 from chatbot.errors import UnreadableData, WrongSetting
 from chatbot.generators.adapter import NOTE
 from chatbot.history import from_messages
+from chatbot.judged import rows_of
 from chatbot.knowledge import embedded
 from chatbot.passage import Passage
 from chatbot.progress import Progress as Fetching
@@ -81,7 +82,7 @@ class _Task:
 
 def train_generator(chosen: Settings, options: Options, fetching: Fetching, report: Report) -> Progress:
     """An adapter (or, with rank 0, a whole model) for `--set adapter=` or `generator=`, in `options.out`."""
-    learned, measured = _rows(options)
+    learned, measured = _rows(options, rows_of)
     branches, folder = _branches(chosen, options, fetching)
     refusing = branches.target(REFUSAL)
     maker = Maker(branches, REFUSAL, branches.limit)
@@ -129,7 +130,7 @@ def rows_from_documents(chosen: Settings, count: int, file: Path, fetching: Fetc
 
 def train_rewriter(chosen: Settings, options: Options, fetching: Fetching, report: Report) -> Progress:
     """An adapter that writes standalone questions, from rows {history, utterance, rewrite}."""
-    learned, measured = _rows(options)
+    learned, measured = _rows(options, read_rows)
     branches, folder = _branches(chosen, options, fetching)
     maker = Maker(branches, REFUSAL, branches.limit)
     examples, told = ([maker.rewrite(row) for row in rows] for rows in (learned, measured))
@@ -144,7 +145,7 @@ def train_rewriter(chosen: Settings, options: Options, fetching: Fetching, repor
 
 def train_retriever(chosen: Settings, options: Options, fetching: Fetching, report: Report) -> Progress:
     """An embedder for `--set embedder=`, whose query side has learned. Rows with `gold` passages, or with a rewrite."""
-    learned, measured = _rows(options)
+    learned, measured = _rows(options, read_rows)
     encoder = _encoder(chosen)
     temperature, _ = assemble.prior(chosen, "cosine")
     pairs, told = (_pairs(rows, assemble.embedder(chosen)) for rows in (learned, measured))
@@ -164,11 +165,11 @@ def _run(task: _Task, options: Options, report: Report) -> Progress:
     return progress
 
 
-def _rows(options: Options) -> tuple[list[Row], list[Row]]:
+def _rows(options: Options, read: Callable[[Path], list[Row]]) -> tuple[list[Row], list[Row]]:
     """(to learn from, to measure on). A document's questions, or a conversation's turns, stay on one side."""
-    rows = read_rows(options.data)
+    rows = read(options.data)
     if options.development is not None:
-        return rows, read_rows(options.development)
+        return rows, read(options.development)
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(_group(row), []).append(row)

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from chatbot import Chatbot, MarginaliaError, open_chatbot
-from tests.ui.test_chat import answers, ask
+from tests.ui.test_chat import HOSTILE, answers, ask
 from ui import build_app
 from ui.app import listen
 
@@ -125,6 +125,40 @@ def test_an_earlier_conversation_is_opened_and_deleted(serve, visit, chatbot, tm
     expect(earlier).to_have_count(1)
     answers(page, 0)  # it was the one that was open
     assert [title for _, title, _ in chatbot.history.list()] == ["Which office?"]
+
+
+def test_a_reply_is_judged_and_corrected_and_a_reload_keeps_what_was_said(serve, visit, chatbot, tmp_path):
+    (tmp_path / "pets.txt").write_text("Dogs may come to the office on Fridays.")
+    chatbot.knowledge.add(tmp_path / "pets.txt")
+    page = visit(serve(build_app(chatbot)))
+    ask(page, "When may dogs come to the office?")
+    answers(page, 1)
+    up, down = (page.get_by_role("button", name=name, exact=True) for name in ("Good reply", "Bad reply"))
+    field = page.get_by_label("What should it have said?")
+    up.click()
+    expect(up).to_have_attribute("aria-pressed", "true")
+    expect(field).to_have_count(0)
+    down.click()
+    expect(down).to_have_attribute("aria-pressed", "true")
+    expect(up).to_have_attribute("aria-pressed", "false")
+    field.fill(HOSTILE)
+    page.get_by_role("button", name="Save").click()
+    expect(field).to_have_count(0)
+    for _ in range(2):
+        expect(page.locator(".mg-note span")).to_have_text(HOSTILE)
+        expect(down).to_have_attribute("aria-pressed", "true")
+        assert page.locator(".mg-chat :is(img[src=x], a[href], script, .katex)").count() == 0
+        page.reload()
+    ((key, *_),) = chatbot.history.list()
+    (turn,) = chatbot.history.load(key).turns
+    assert (turn.rating, turn.correction) == ("down", HOSTILE)
+    down.click()  # shows what was written
+    expect(field).to_have_value(HOSTILE)
+    up.click()
+    expect(up).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".mg-note")).to_have_count(0)
+    up.click()  # taken back
+    expect(up).to_have_attribute("aria-pressed", "false")
 
 
 def test_strangers_do_not_see_each_others_conversations(serve, visit, chatbot):
