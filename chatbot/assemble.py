@@ -112,7 +112,7 @@ class Chatbot:
                     mixing=mixing(self.settings, self._generator),
                     reading=partial(branches, reading=self.settings.reading, pair_prior=self.settings.pair_prior),
                     beams=self.settings.beams,
-                    least_confidence=self.settings.least_confidence,
+                    least_confidence=least_confidence(self.settings, self._generator),
                     max_utterance=self.settings.max_utterance,
                 )
             return self._dialogue
@@ -249,10 +249,17 @@ def read_passages(chosen: Settings) -> Path:
 
 
 def epsilon(chosen: Settings, by: Generator) -> float:
-    """As set; where it is as it comes, what a RAG checkpoint was trained for."""
-    trained: float | None = getattr(by, "default_epsilon", None)
-    untouched = chosen.epsilon == settings.FIELDS["epsilon"].default
-    return trained if trained is not None and untouched else chosen.epsilon
+    return _fitted(chosen.epsilon, "epsilon", getattr(by, "default_epsilon", None))
+
+
+def least_confidence(chosen: Settings, by: Generator) -> float:
+    return _fitted(chosen.least_confidence, "least_confidence", getattr(by, "default_least_confidence", None))
+
+
+def _fitted(given: float, name: str, trained: float | None) -> float:
+    """As set; where it is as it comes, what the generator's training found best."""
+    untouched = given == settings.FIELDS[name].default
+    return trained if trained is not None and untouched else given
 
 
 def sampling(chosen: Settings) -> Sampling:
@@ -293,11 +300,11 @@ def prior(chosen: Settings, metric: Metric) -> tuple[float, float]:
     return (chosen.temperature_of_prior, chosen.no_passage) if metric == "cosine" else (1.0, -math.inf)
 
 
-def replies(chosen: Settings, rows: Sequence[Row], progress: Progress = silent) -> Iterator[Outcome]:
+def replies(chosen: Settings, by: Generator, rows: Sequence[Row], progress: Progress = silent) -> Iterator[Outcome]:
     """What the product says to each row's question, with the row's passages in place of the knowledge base's."""
     if without := next((row for row in rows if not row.passages), None):
         raise UnreadableData(f"row {without.number} has no passages: give the question some to be answered from")
-    embed, by = embedder(chosen), generator(chosen, progress)
+    embed, least = embedder(chosen), least_confidence(chosen, by)
     temperature, no_passage = prior(chosen, embed.metric)
     for done, row in enumerate(rows):
         progress(done / len(rows), "answering")
@@ -311,7 +318,7 @@ def replies(chosen: Settings, rows: Sequence[Row], progress: Progress = silent) 
         )
         events = list(dialogue.answer(from_messages(list(messages(row))), row.question))
         turn = next(event.turn for event in events if isinstance(event, Answered))
-        withheld = turn.reply.abstained or (bool(turn.query.text) and turn.reply.confidence < chosen.least_confidence)
+        withheld = turn.reply.abstained or (bool(turn.query.text) and turn.reply.confidence < least)
         yield Outcome(row, turn.reply, withheld, tuple(event for event in events if isinstance(event, Token)))
 
 

@@ -8,9 +8,9 @@ predicts the rest. So a span is attributed by all its tokens together: if one br
 which is the posterior of `rag_token` with epsilon = 0 inside the span. That says which passage, not whether any:
 with a sure prior a passage has all the mass of words that it never held. So a citation weighs
 
-    weight = p(z | span) * confidence(span)
+    weight = p(z | span) * evidence(span)
 
-where the confidence is what the passages add over "no passage": words that the generator would have said
+where the evidence is what the passages add over "no passage": words that the generator would have said
 anyway, invented or commonplace, cite nothing.
 """
 
@@ -81,12 +81,36 @@ def _smoothed(tokens: Sequence[Token], epsilon: float) -> Tensor:
 
 
 def confidence(tokens: Sequence[Token]) -> float:
+    """How far the reply can be relied on, in [0, 1].
+
+    Of a generator trained to refuse: the probability that a passage answers, times the mean probability of the tokens.
+    Of any other: what the passages add, `evidence`.
+    """
+    if not tokens or not tokens[0].refusing:
+        return evidence(tokens)
+    return answerable(tokens) * math.exp(sum(map(_log_marginal, tokens)) / len(tokens))
+
+
+def answerable(tokens: Sequence[Token]) -> float:
+    """sum_z p(z | x) p(no refusal | x, z) over the passages, in [0, 1]; 1 for a generator that knows no refusal.
+
+    It is known from the first token on, whose weights a(z) are p(z | x) times p(no refusal | x, z), normalised.
+    """
+    if not tokens or not tokens[0].refusing:
+        return 1.0
+    first = tokens[0]
+    pairs = [(weight, refusing) for weight, refusing in zip(first.prior, first.refusing, strict=True) if weight > 0]
+    total = sum(weight / max(1e-12, 1 - refusing) for weight, refusing in pairs)
+    return (1 - first.prior[-1]) / total
+
+
+def evidence(tokens: Sequence[Token]) -> float:
     """How much likelier the passages make the reply than no passage does, in [0, 1): 1 - exp(-gain), at least 0."""
     return 1 - math.exp(-max(0.0, gain(tokens)))
 
 
 def gain(tokens: Sequence[Token]) -> float:
-    """The evidence: the mean over the tokens of log p(y_i | x, D) - log p(y_i | x, no passage), in nats."""
+    """The mean over the tokens of log p(y_i | x, D) - log p(y_i | x, no passage), in nats."""
     if not tokens:
         return 0.0
     return sum(_log_marginal(token) - token.log_likelihoods[-1] for token in tokens) / len(tokens)
@@ -102,7 +126,7 @@ def _sources(tokens: Sequence[Token]) -> list[tuple[int, float]]:
     """(branch, weight) of the passages that wrote these tokens, most weight first."""
     weights = torch.tensor(tokens[0].prior, dtype=torch.float64).log()
     likelihoods = torch.tensor([token.log_likelihoods for token in tokens], dtype=torch.float64).sum(dim=0)
-    shares = (posterior(weights, likelihoods).exp() * confidence(tokens)).tolist()
+    shares = (posterior(weights, likelihoods).exp() * evidence(tokens)).tolist()
     cited = [(branch, share) for branch, share in enumerate(shares[:-1]) if share >= LEAST_WEIGHT]
     return sorted(cited, key=lambda pair: -pair[1])
 

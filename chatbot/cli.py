@@ -321,10 +321,11 @@ def eval_answers(options: argparse.Namespace) -> int:
     rows = rows_of(options.data)[: options.limit]
     started = time.perf_counter()
     with _bar() as progress:
-        outcomes = list(assemble.replies(chosen, rows, progress))
+        by = assemble.generator(chosen, progress)
+        outcomes = list(assemble.replies(chosen, by, rows, progress))
     if options.out:
         write_jsonl(options.out, (outcome.as_json() for outcome in outcomes))
-    _print_json(figures(outcomes, chosen.epsilon) | {"seconds": round(time.perf_counter() - started, 3)})
+    _print_json(figures(outcomes, assemble.epsilon(chosen, by)) | {"seconds": round(time.perf_counter() - started, 3)})
     return 0
 
 

@@ -69,9 +69,9 @@ class Dialogue:
             if not tokens:
                 clock.lap("first_token")
             tokens.append(token)
+            if query.text and self._hopeless(tokens):
+                break
             yield token
-            if query.text and len(tokens) >= PATIENCE and attribution.confidence(tokens) < self._least_confidence:
-                break  # it would be withheld: the passages have no part in it
         clock.lap("generate")
         reply = replace(self._reply(query, found, tokens), notice=_notice(query, tokens))
         yield Answered(Turn(query, reply, found.hits, found.prior, clock.seconds))
@@ -108,6 +108,12 @@ class Dialogue:
             shares=read.shares,
         )
         return until(best.tokens, self._sampling.stop)
+
+    def _hopeless(self, tokens: list[Token]) -> bool:
+        """Whether the reply would be withheld however it goes on, or, after a while, as it stands."""
+        if attribution.answerable(tokens) < self._least_confidence:
+            return True
+        return len(tokens) >= PATIENCE and attribution.confidence(tokens) < self._least_confidence
 
     def _reply(self, query: Query, found: Retrieved, tokens: list[Token]) -> Reply:
         words = words_for(query.language)

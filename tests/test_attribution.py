@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.attribution import LEAST_WEIGHT, confidence, mean_posterior, reply, spans
+from chatbot.attribution import LEAST_WEIGHT, answerable, confidence, evidence, mean_posterior, reply, spans
 from chatbot.events import Token
 from chatbot.passage import Hit, Passage
 
@@ -92,3 +92,20 @@ def test_where_passages_stay_a_word_that_both_hold_counts_for_the_one_that_wrote
     assert mean_posterior(tokens)[0] == pytest.approx((tokens[0].posterior[0] + tokens[1].posterior[0]) / 2)
     assert mean_posterior(tokens, epsilon=0.0)[0] == pytest.approx(0.45 * 0.45 / (0.45 * 0.45 + 0.005 * 0.45 + 0.0005))
     assert mean_posterior(tokens)[0] < mean_posterior(tokens, epsilon=0.2)[0] < mean_posterior(tokens, epsilon=0.0)[0]
+
+
+def test_a_generator_that_can_refuse_is_as_sure_as_its_passages_answer_and_its_words_are_likely() -> None:
+    prior, refusing, likelihoods = (0.6, 0.3, 0.1), (0.9, 0.2, 0.5), (0.5, 0.8, 0.3)
+    answering = [p * (1 - r) for p, r in zip(prior, refusing, strict=True)]
+    weights = [each / sum(answering) for each in answering]
+    joint = [weight * likelihood for weight, likelihood in zip(weights, likelihoods, strict=True)]
+    log_likelihoods = tuple(map(math.log, likelihoods))
+    posterior = tuple(each / sum(joint) for each in joint)
+    said = [Token("x", tuple(weights), posterior, log_likelihoods, refusing=refusing)]
+    assert answerable(said) == pytest.approx(0.6 * 0.1 + 0.3 * 0.8)
+    assert confidence(said) == pytest.approx((0.6 * 0.1 + 0.3 * 0.8) * sum(joint))
+    assert evidence(said) == pytest.approx(max(0, 1 - likelihoods[2] / sum(joint)))
+
+
+def test_a_generator_that_knows_no_refusal_is_always_taken_to_answer() -> None:
+    assert answerable([token("x", *FROM_FIRST)]) == 1

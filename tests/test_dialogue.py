@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from chatbot import Answered, Chatbot, Conversation, Retrieved, Rewritten, Token, Turn
+from chatbot.dialogue import Dialogue
 from chatbot.errors import HomeInUse, UnusableUtterance
 from chatbot.generators.base import Decoding
 from chatbot.generators.scripted import Scripted, best_sentence
 from chatbot.prompt import Prompt, words_for
-from chatbot.rewrite import ByGenerator, believable, leans
+from chatbot.rewrite import ByGenerator, Verbatim, believable, leans
 
 Open = Callable[..., Chatbot]
 
@@ -323,3 +324,19 @@ def _turn(utterance: str, reply: str) -> Turn:
     from chatbot.history import from_messages
 
     return from_messages([("user", utterance), ("assistant", reply)]).turns[0]
+
+
+def test_a_reply_that_no_passage_answers_is_not_begun(open_scripted: Open, documents: list[Path]) -> None:
+    chatbot = open_scripted()
+    list(chatbot.knowledge.add_all(documents))
+    by = Scripted(lambda prompt: "None of it" if "moon" in prompt.query else best_sentence(prompt), 0.9, "None")
+    dialogue = Dialogue(Verbatim(), chatbot.retriever(), by, least_confidence=0.3)
+    events = list(dialogue.answer(Conversation(), "What may hotels in Lyon on the moon cost a night?"))
+    assert isinstance(events[1], Retrieved)
+    assert events[1].prior[-1] < 0.5
+    assert not [event for event in events if isinstance(event, Token)]
+    assert isinstance(events[-1], Answered)
+    assert events[-1].turn.reply.abstained
+    *_, answered = dialogue.answer(Conversation(), "What may hotels in Lyon cost a night?")
+    assert isinstance(answered, Answered)
+    assert answered.turn.reply.text == "Hotels in Lyon may cost ninety euros a night."

@@ -102,7 +102,7 @@ class Told:
     def length(self, prompt: Prompt) -> int:
         return 1
 
-    def save(self, folder: Path) -> None: ...
+    def save(self, folder: Path, base: str) -> None: ...
 
     def log_probs(self, branches: Sequence[Branch]) -> list[Tensor]:
         return [self._of(branch) for branch in branches]

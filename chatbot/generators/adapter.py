@@ -1,8 +1,9 @@
-"""What `train generator` leaves in a folder: LoRA matrices, and a note of what the generator learned to refuse with."""
+"""What `train generator` leaves in a folder: LoRA matrices, and a note of how the generator is to be used."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from peft import PeftModel
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from chatbot.errors import MissingModel
 from chatbot.loading import NOT_LOADED
 
-NOTE = "marginalia.json"  # {"refusal": text or null}
+NOTE = "marginalia.json"  # {"refusal": text or null, "epsilon": number, "least_confidence": number}, each if known
 
 
 def adapted(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
@@ -27,16 +28,30 @@ def adapted(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
     return whole
 
 
-def refusal(tokenizer: PreTrainedTokenizerBase, folder: str) -> int | None:
-    """The token that a refusal begins with, by the note in a folder of a model or an adapter; None without a note."""
-    note = Path(folder) / NOTE
-    if not note.is_file():
-        return None
-    try:
-        text = json.loads(note.read_text(encoding="utf-8"))["refusal"]
-        if text is None:
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a generator's training found out. None: nothing."""
+
+    refusal: str | None = None  # what it says where a passage does not hold the answer
+    epsilon: float | None = None  # what measured best: see `settings`
+    least_confidence: float | None = None
+
+    def refusal_token(self, tokenizer: PreTrainedTokenizerBase) -> int | None:
+        """The one that a refusal begins with."""
+        if not self.refusal:
             return None
-        first: int = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids[0]
+        first: int = tokenizer(self.refusal, add_special_tokens=False, split_special_tokens=True).input_ids[0]
         return first
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise MissingModel(f"{str(note)!r} cannot be read: delete it, or train the generator again") from error
+
+
+def note_in(folder: str) -> Note:
+    """The note in the folder of a model or an adapter. Raises MissingModel for one that cannot be read."""
+    path = Path(folder) / NOTE
+    if not path.is_file():
+        return Note()
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        numbers = (noted.get("epsilon"), noted.get("least_confidence"))
+        return Note(noted.get("refusal"), *(None if number is None else float(number) for number in numbers))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise MissingModel(f"{str(path)!r} cannot be read: delete it, or train the generator again") from error

@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from chatbot.errors import MissingModel
 from chatbot.generators import lean, openvino
-from chatbot.generators.adapter import adapted, refusal
+from chatbot.generators.adapter import Note, adapted, note_in
 from chatbot.generators.base import Decoding
 from chatbot.generators.disk_cache import DiskCache
 from chatbot.generators.engine import Engine, Rows
@@ -93,6 +93,20 @@ class Causal:
         return self._load().refusal
 
     @property
+    def default_epsilon(self) -> float | None:
+        """What its training found best; None where that is not known."""
+        return self._note.epsilon
+
+    @property
+    def default_least_confidence(self) -> float | None:
+        return self._note.least_confidence
+
+    @property
+    def _note(self) -> Note:
+        """Read from its file, for these must be known before the weights are loaded."""
+        return note_in(self._adapter or self._name)
+
+    @property
     def weight_bytes(self) -> int:
         """Of the weights that a step reads, as they are stored."""
         return self._load().engine.weight_bytes
@@ -117,7 +131,7 @@ class Causal:
                     tokenizer,
                     _end_tokens(model, tokenizer),
                     getattr(model.config, "max_position_embeddings", None),
-                    refusal(tokenizer, self._adapter or self._name),
+                    self._note.refusal_token(tokenizer),
                 )
                 if self.cache.disk is not None and self._loaded.engine.fingerprint is not None:
                     self.cache.disk.open(self._loaded.engine.fingerprint)

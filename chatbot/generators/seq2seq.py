@@ -36,7 +36,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from chatbot.errors import MissingModel, UnusableUtterance
-from chatbot.generators.adapter import adapted, refusal
+from chatbot.generators.adapter import adapted, note_in
 from chatbot.generators.base import Decoding
 from chatbot.generators.packed import can_pack, pack
 from chatbot.loading import NOT_LOADED
@@ -71,13 +71,19 @@ class Seq2Seq:
 
     @property
     def default_epsilon(self) -> float | None:
-        """What a RAG checkpoint was trained for: 1 RAG-Token, 0 RAG-Sequence; None for any other model."""
+        """What a RAG checkpoint was trained for: 1 RAG-Token, 0 RAG-Sequence. Of others, what `train` noted, if any."""
         config = _config(self._name)
-        return None if config.model_type != "rag" else 0.0 if _is_rag_sequence(config) else 1.0
+        if config.model_type != "rag":
+            return note_in(self._adapter or self._name).epsilon
+        return 0.0 if _is_rag_sequence(config) else 1.0
 
     @property
     def refusal(self) -> int | None:
         return self._load().refusal
+
+    @property
+    def default_least_confidence(self) -> float | None:
+        return note_in(self._adapter or self._name).least_confidence
 
     @property
     def end_tokens(self) -> frozenset[int]:
@@ -105,7 +111,7 @@ class Loaded:
     ends: frozenset[int]
     window: int | None  # of the encoder; None where positions are relative, as in T5
     length: int | None  # of the decoder
-    refusal: int | None  # the token that a refusal begins with, for a model that was trained to refuse
+    refusal: int | None
 
 
 def load(name: str, adapter: str | None = None, *, packed: bool = True) -> Loaded:
@@ -147,7 +153,7 @@ def load(name: str, adapter: str | None = None, *, packed: bool = True) -> Loade
         ends=_ends(tokenizer.eos_token_id, model.config.eos_token_id, generation.eos_token_id),
         window=getattr(model.config, "max_encoder_position_embeddings", places),
         length=getattr(model.config, "max_decoder_position_embeddings", places),
-        refusal=refusal(tokenizer, adapter or name),
+        refusal=note_in(adapter or name).refusal_token(tokenizer),
     )
 
 

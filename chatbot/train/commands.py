@@ -235,7 +235,7 @@ def _cut(pairs: Sequence[Pair], size: int) -> list[Sequence[Pair]]:
 
 
 def _keep(branches: Trainable, encoder: QueryEncoder | None, out: Path, note: dict[str, object]) -> None:
-    branches.save(out)
+    branches.save(out, str(note["base"]))
     (out / NOTE).write_text(json.dumps(note, ensure_ascii=False, indent=1), encoding="utf-8")
     if encoder is not None:
         encoder.save(out / "embedder")

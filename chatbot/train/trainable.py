@@ -37,8 +37,8 @@ class Trainable(Protocol):
     def length(self, prompt: Prompt) -> int:
         """Tokens of the prompt, for batches of like lengths."""
 
-    def save(self, folder: Path) -> None:
-        """The adapter; or the whole model with its tokenizer, where all of it learned."""
+    def save(self, folder: Path, base: str) -> None:
+        """The adapter; or the whole model with its tokenizer, where all of it learned. `base`: what it was made of."""
 
     def log_probs(self, branches: Sequence[Branch]) -> list[Tensor]:
         """(T, V) for each branch: log p(y_i | x, z, y_<i) at its T target tokens, in float32."""
@@ -96,11 +96,8 @@ class TrainableCausal:
                 found[part.branch] = each
         return [found[number] for number in range(len(branches))]
 
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder)
-        if not isinstance(self.model, PeftModel):
-            self._tokenizer.save_pretrained(folder)
+    def save(self, folder: Path, base: str) -> None:
+        _save(self.model, self._tokenizer, folder, base)
 
     def _split(self, prompt: Prompt) -> tuple[list[int], list[int]]:
         """Its tokens up to and with the passage, and the rest."""
@@ -187,11 +184,8 @@ class TrainableSeq2Seq:
     def length(self, prompt: Prompt) -> int:
         return len(encode(self._loaded, prompt).ids)
 
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder)
-        if not isinstance(self.model, PeftModel):
-            self._loaded.tokenizer.save_pretrained(folder)
+    def save(self, folder: Path, base: str) -> None:
+        _save(self.model, self._loaded.tokenizer, folder, base)
 
     def log_probs(self, branches: Sequence[Branch]) -> list[Tensor]:
         device, start = self.model.device, self._loaded.start
@@ -206,6 +200,18 @@ class TrainableSeq2Seq:
         told = torch.log_softmax(output.logits.float(), dim=-1)
         first = len(start) - 1
         return [each[first : first + len(branch.target)] for each, branch in zip(told, branches, strict=True)]
+
+
+def _save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, base: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if not isinstance(model, PeftModel):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = base  # not the folder on this machine
+    model.save_pretrained(str(folder))
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
