@@ -25,6 +25,7 @@ class Row:
     passages: tuple[Passage, ...]  # none: to be retrieved
     answers: tuple[str, ...]  # what may be said; the first is learned. None for a question without an answer
     gold: frozenset[str] = frozenset()  # ids of passages
+    kind: str = "answer"  # or "rewrite": the answer is the question rewritten; "reply": to what is no question
 
     @property
     def answerable(self) -> bool:
@@ -59,10 +60,11 @@ def _row(number: int, row: Mapping[str, Any], path: Path) -> Row:
         raise wrong("has 'passages' that are not a list")
     passages = tuple(_passage(each, index, wrong) for index, each in enumerate(given))
     answers = _answers(row, texts, wrong)
+    kind = next((kind for kind in ("rewrite", "reply") if row.get(kind)), "answer")
     gold = frozenset(texts("gold", row.get("gold") or []))
     if unknown := gold - {passage.id for passage in passages}:
         raise wrong(f"has 'gold' = {sorted(unknown)[0]!r}, which is none of its passages")
-    return Row(number, tuple(zip(told[::2], told[1::2], strict=True)), question.strip(), passages, answers, gold)
+    return Row(number, tuple(zip(told[::2], told[1::2], strict=True)), question.strip(), passages, answers, gold, kind)
 
 
 def _passage(given: object, index: int, wrong: Any) -> Passage:
@@ -76,7 +78,7 @@ def _passage(given: object, index: int, wrong: Any) -> Passage:
 
 
 def _answers(row: Mapping[str, Any], texts: Any, wrong: Any) -> tuple[str, ...]:
-    one = row.get("answer") or row.get("rewrite")
+    one = row.get("answer") or row.get("rewrite") or row.get("reply")
     given = [one] if one else row.get("answers") or []
     answers = tuple(answer for answer in texts("answers", given) if answer.strip())
     answerable = row.get("answerable", bool(answers))

@@ -79,7 +79,10 @@ class Settings:
     )
     stop: tuple[str, ...] = _setting((), 'The reply ends before any of these: one, or a TOML list, `["one", "two"]`.')
     epsilon: float = _setting(
-        1.0, "Chance that a token's passage is drawn anew: 1 is RAG-Token, 0 RAG-Sequence.", low=0, high=1
+        1.0,
+        "Chance that a passage is drawn anew: 1 RAG-Token, 0 RAG-Sequence. Left as it is: the generator's own (0.2).",
+        low=0,
+        high=1,
     )
     least_prior: float = _setting(
         0.01, "A passage with less of the prior is not read; `no passage` always is.", low=0, high=0.5
@@ -92,7 +95,7 @@ class Settings:
     )
     least_confidence: float = _setting(
         0.25,
-        "A reply of lower confidence is withheld; the closest passage is quoted instead.",
+        "A reply of lower confidence is withheld. Left as it is: the generator's own (the default's is 0.1).",
         low=0,
         high=1,
     )

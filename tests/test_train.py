@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from chatbot.cli import main
+from chatbot.conversation import Conversation, Query
 from chatbot.errors import TrainingFailed
 from chatbot.generators.causal import Causal
 from chatbot.generators.seq2seq import Seq2Seq
-from chatbot.prompt import Prompt
+from chatbot.prompt import Prompt, chat_prompt
 from chatbot.train.generator import Example, Losses, Objective, Prior, batches
 from chatbot.train.loop import CHECKPOINT, Progress, Schedule, run
 from chatbot.train.model import Lora, ready
@@ -336,6 +337,16 @@ def test_all_weights_can_be_trained_into_a_model_of_its_own(tmp_path: Path, tiny
     assert trained.refusal is not None
     prompts = [prompt("box 0 is red", "what colour is box 0")]
     assert not torch.allclose(trained.read(prompts).log_probs(), Causal(str(tiny_llama)).read(prompts).log_probs())
+
+
+def test_rewrites_and_greetings_may_stand_among_the_questions(tmp_path: Path, tiny_llama: Path) -> None:
+    greeting = {"question": "hello", "reply": "the answer"}
+    assert train(tmp_path, tiny_llama, "generator", [*ROWS, *TURNS, greeting], "--learning-rate", "0.01") == 0
+    chat = chat_prompt(Conversation(), Query("hello", "", "en"))
+    plain = Causal(str(tiny_llama)).read([chat]).log_probs()
+    adapted = Causal(str(tiny_llama), adapter=str(tmp_path / "out")).read([chat]).log_probs()
+    first = _tokenizer(tiny_llama)("the answer", add_special_tokens=False).input_ids[0]
+    assert adapted[0, first] > plain[0, first]
 
 
 def test_an_encoder_decoder_is_trained_and_the_chat_uses_it(tmp_path: Path) -> None:

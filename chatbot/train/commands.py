@@ -32,7 +32,7 @@ from chatbot.settings import Settings
 from chatbot.train import curve, documents, loop
 from chatbot.train.encoder import QueryEncoder
 from chatbot.train.examples import Maker, Search, Weigher
-from chatbot.train.generator import Losses, Objective, Prior, batches
+from chatbot.train.generator import Example, Losses, Objective, Prior, batches
 from chatbot.train.loop import Progress, Schedule
 from chatbot.train.model import REFUSAL, Lora, ready
 from chatbot.train.retriever import Pair, QueryLosses
@@ -87,18 +87,9 @@ def train_generator(chosen: Settings, options: Options, fetching: Fetching, repo
     refusing = branches.target(REFUSAL)
     maker = Maker(branches, REFUSAL, branches.limit)
     encoder = _encoder(chosen) if options.query_encoder else None
-    if options.alone:
-        if without := next((row for row in [*learned, *measured] if not row.passages), None):
-            raise UnreadableData(f"row {without.number} has no passages to be read alone")
-        examples, told = ([maker.alone(row) for row in rows] for rows in (learned, measured))
-    else:
-        temperature, no_passage = assemble.prior(chosen, "cosine")
-        weigher = Weigher(assemble.embedder(chosen), chosen.k, temperature, no_passage)
-        with _knowledge(chosen, [*learned, *measured]) as search:
-            examples, told = (
-                [maker.mixture(row, found) for row, found in zip(rows, weigher.weigh(rows, search, hind), strict=True)]
-                for rows, hind in ((learned, options.hindsight), (measured, False))
-            )
+    with _knowledge(chosen, [row for row in [*learned, *measured] if row.kind == "answer"]) as search:
+        examples = _examples(maker, learned, chosen, options, search, options.hindsight)
+        told = _examples(maker, measured, chosen, options, search, False)
     prior = None if encoder is None else Prior(encoder, *assemble.prior(chosen, "cosine"))
     task = _Task(
         Losses(branches, refusing, options.objective, prior),
@@ -107,6 +98,20 @@ def train_generator(chosen: Settings, options: Options, fetching: Fetching, repo
         lambda out: _keep(branches, encoder, out, {"base": folder, "refusal": REFUSAL}),
     )
     return _run(task, options, report)
+
+
+def _examples(
+    maker: Maker, rows: Sequence[Row], chosen: Settings, options: Options, search: Search | None, hindsight: bool
+) -> list[Example]:
+    asked = [row for row in rows if row.kind == "answer"]
+    others = [maker.rewrite(row) if row.kind == "rewrite" else maker.chat(row) for row in rows if row.kind != "answer"]
+    if options.alone:
+        if without := next((row for row in asked if not row.passages), None):
+            raise UnreadableData(f"row {without.number} has no passages to be read alone")
+        return [*(maker.alone(row) for row in asked), *others]
+    weigher = Weigher(assemble.embedder(chosen), chosen.k, *assemble.prior(chosen, "cosine"))
+    found = weigher.weigh(asked, search, hindsight) if asked else []
+    return [*(maker.mixture(row, each) for row, each in zip(asked, found, strict=True)), *others]
 
 
 def rows_from_documents(chosen: Settings, count: int, file: Path, fetching: Fetching) -> Path:

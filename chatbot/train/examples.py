@@ -15,7 +15,7 @@ from chatbot.history import from_messages
 from chatbot.knowledge import embedded
 from chatbot.language import detect
 from chatbot.passage import Hit, Passage
-from chatbot.prompt import Prompt, answer_prompts, rewrite_prompt
+from chatbot.prompt import Prompt, answer_prompts, chat_prompt, rewrite_prompt
 from chatbot.rag_token import log_prior
 from chatbot.rows import Row, messages
 from chatbot.train.generator import Example
@@ -48,6 +48,11 @@ class Maker:
         )
         made = self._example(row, prompts, prior, group=found.passages[0].document)
         return replace(made, lacking=lacking, query=row.question, vectors=torch.from_numpy(found.vectors))
+
+    def chat(self, row: Row) -> Example:
+        """One branch without a passage, as the chat replies to a greeting."""
+        query = Query(row.question, "", detect(row.question))
+        return self._example(row, [chat_prompt(_conversation(row), query)], [0.0], group=str(row.number))
 
     def rewrite(self, row: Row) -> Example:
         """One branch: the question as it was asked, to the question that stands alone."""
