@@ -32,8 +32,8 @@ DEFAULT_COMMAND = "serve"
 JUDGED = "rows (.jsonl), or conversations whose replies were judged: a file (.json) or a folder; see docs/training.md"
 SAMPLE_QUESTIONS = (
     "How do I add my own files?",
-    "Which file formats can I upload?",
-    "What do the coloured marks in a reply mean?",
+    "How large may a file be?",
+    "How do I delete a document?",
     "如何删除文档？",
 )
 

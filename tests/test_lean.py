@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,3 +163,16 @@ def test_a_cached_reply_is_the_uncached_one(tiny: Made, architecture: str) -> No
             expected, found = one.log_probs(), other.log_probs()
             assert (expected.exp() * (expected - found)).sum(dim=1).max() < 1e-4
             one.push(token), other.push(token)
+
+
+LOADED = """
+import sys
+from chatbot.generators.causal import Causal
+Causal(sys.argv[1], engine="openvino").warm()
+print(sorted(name for name in sys.modules if name.startswith("openvino_telemetry")), "openvino" in sys.modules)
+"""
+
+
+def test_openvino_is_loaded_without_what_reports_that_it_was(tiny_llama: Path) -> None:
+    run = subprocess.run([sys.executable, "-c", LOADED, str(tiny_llama)], capture_output=True, text=True, timeout=120)
+    assert run.stdout.strip() == "[] True", run.stderr
