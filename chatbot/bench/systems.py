@@ -21,7 +21,7 @@ TEXT = (
     "the harbour of the old town was built by sailors who came from the islands in the north and sold salt fish rope "
     "timber wool and amber to merchants of the plain every autumn before the river froze over and the roads closed"
 )
-NUMBER = 4  # bytes: keys and values are float32 on a CPU
+NUMBER = 4  # bytes: transformers keeps keys and values in float32 on a CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,10 @@ class Ours:
 
     def step_bytes(self) -> int | None:
         weights: int | None = getattr(self._generator, "weight_bytes", None)
-        return None if weights is None else read_in_a_step(weights, *_tokenized(self._chosen, self._prompts))
+        if weights is None:
+            return None
+        number: int = getattr(self._generator, "number_bytes", NUMBER)
+        return read_in_a_step(weights, *_tokenized(self._chosen, self._prompts), number)
 
     def cache_bytes_per_passage(self) -> int | None:
         """Of a passage alone: what is kept of a prompt, less what is kept of the same without its passage."""
@@ -225,12 +228,12 @@ def _text(seed: int, words: int) -> str:
     return " ".join(words_of[(seed * 7 + index * (seed % 5 + 1)) % len(words_of)] for index in range(words))
 
 
-def read_in_a_step(weights: int, config: Any, rows: Sequence[Sequence[int]]) -> int | None:
+def read_in_a_step(weights: int, config: Any, rows: Sequence[Sequence[int]], number: int = NUMBER) -> int | None:
     """Bytes, with half of the reply said behind each row of a decoder of this configuration."""
     try:
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        a_token = int(config.num_hidden_layers * 2 * heads * size * NUMBER)
+        a_token = int(config.num_hidden_layers * 2 * heads * size * number)
     except AttributeError:
         return None
     return weights + a_token * sum(len(row) + REPLY_TOKENS // 2 for row in rows)

@@ -111,6 +111,11 @@ class Causal:
         """Of the weights that a step reads, as they are stored."""
         return self._load().engine.weight_bytes
 
+    @property
+    def number_bytes(self) -> int:
+        """Of one number of the keys and values that a step reads."""
+        return self._load().engine.number_bytes
+
     def read(self, prompts: Sequence[Prompt]) -> Decoding:
         loaded = self._load()
         limit = None if loaded.window is None else max(1, loaded.window - self._reserve)

@@ -41,5 +41,9 @@ class Engine(Protocol):
     def weight_bytes(self) -> int:
         """Of the weights that a step reads, as they are stored."""
 
+    @property
+    def number_bytes(self) -> int:
+        """Of one number of the keys and values that a step reads."""
+
     def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> Rows:
         """Read B rows of at least one token, each after its memories, which stand one behind the other."""

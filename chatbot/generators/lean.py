@@ -79,7 +79,7 @@ class Lean:
         config = model.config
         decoder: Any = model.model
         peaks = peaks_of(model)
-        self.weight_bytes = 0
+        self.weight_bytes, self.number_bytes = 0, 4
 
         def pack(linear: Linear) -> Product:
             self.weight_bytes += linear.weight.numel() * (1 if int8 else 4)

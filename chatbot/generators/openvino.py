@@ -73,6 +73,7 @@ class OpenVino:
             core.compile_model(_Graph(model, int8, reads).build(), "CPU", chosen) for reads in (True, False)
         )
         self.weight_bytes = weight_bytes(model) // (4 if int8 else 1)  # the model is in float32
+        self.number_bytes: int = precision.size
         self.kept_as = torch.float16 if int8 else torch.float32
         config = model.config
         self.layers: int = config.num_hidden_layers

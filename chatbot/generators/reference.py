@@ -27,7 +27,7 @@ class Reference:
         self._model = model
         self._recurrent = bool(getattr(model, "_is_stateful", False))
         self.fingerprint = f"transformers {weights(model)}" if self._can_be_cut() else None
-        self.weight_bytes = weight_bytes(model)
+        self.weight_bytes, self.number_bytes = weight_bytes(model), model.dtype.itemsize
 
     @torch.inference_mode()
     def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> Rows:
