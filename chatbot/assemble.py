@@ -40,7 +40,7 @@ from chatbot.index.lexical import Lexical
 from chatbot.knowledge import KnowledgeBase
 from chatbot.passage import Passage
 from chatbot.progress import Progress, silent
-from chatbot.retrieve import Given, Retriever, Shelf
+from chatbot.retrieve import Finder, Given, Retriever, Shelf
 from chatbot.rewrite import ByGenerator, Rewriter, Verbatim
 from chatbot.rows import Row, messages
 from chatbot.sampling import Sampling
@@ -104,17 +104,8 @@ class Chatbot:
         with self._making:
             if self._dialogue is None:
                 self._generator = generator(self.settings, progress)
-                self._dialogue = Dialogue(
-                    rewriter(self.settings, self._generator),
-                    self.retriever(),
-                    self._generator,
-                    sampling=sampling(self.settings),
-                    mixing=mixing(self.settings, self._generator),
-                    reading=partial(branches, reading=self.settings.reading, pair_prior=self.settings.pair_prior),
-                    beams=self.settings.beams,
-                    least_confidence=least_confidence(self.settings, self._generator),
-                    max_utterance=self.settings.max_utterance,
-                )
+                least = least_confidence(self.settings, self._generator)
+                self._dialogue = dialogue(self.settings, self.retriever(), self._generator, least)
             return self._dialogue
 
     def retriever(self) -> Retriever:
@@ -300,6 +291,20 @@ def prior(chosen: Settings, metric: Metric) -> tuple[float, float]:
     return (chosen.temperature_of_prior, chosen.no_passage) if metric == "cosine" else (1.0, -math.inf)
 
 
+def dialogue(chosen: Settings, finder: Finder, by: Generator, least_confidence: float = 0.0) -> Dialogue:
+    return Dialogue(
+        rewriter(chosen, by),
+        finder,
+        by,
+        sampling=sampling(chosen),
+        mixing=mixing(chosen, by),
+        reading=partial(branches, reading=chosen.reading, pair_prior=chosen.pair_prior),
+        beams=chosen.beams,
+        least_confidence=least_confidence,
+        max_utterance=chosen.max_utterance,
+    )
+
+
 def replies(chosen: Settings, by: Generator, rows: Sequence[Row], progress: Progress = silent) -> Iterator[Outcome]:
     """What the product says to each row's question, with the row's passages in place of the knowledge base's."""
     if without := next((row for row in rows if not row.passages), None):
@@ -308,15 +313,8 @@ def replies(chosen: Settings, by: Generator, rows: Sequence[Row], progress: Prog
     temperature, no_passage = prior(chosen, embed.metric)
     for done, row in enumerate(rows):
         progress(done / len(rows), "answering")
-        dialogue = Dialogue(
-            rewriter(chosen, by),
-            Given(row.passages, embed, k=chosen.k, temperature=temperature, no_passage=no_passage),
-            by,
-            sampling=sampling(chosen),
-            mixing=mixing(chosen, by),
-            max_utterance=chosen.max_utterance,
-        )
-        events = list(dialogue.answer(from_messages(list(messages(row))), row.question))
+        given = Given(row.passages, embed, k=chosen.k, temperature=temperature, no_passage=no_passage)
+        events = list(dialogue(chosen, given, by).answer(from_messages(list(messages(row))), row.question))
         turn = next(event.turn for event in events if isinstance(event, Answered))
         withheld = turn.reply.abstained or (bool(turn.query.text) and turn.reply.confidence < least)
         yield Outcome(row, turn.reply, withheld, tuple(event for event in events if isinstance(event, Token)))
