@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from chatbot import assemble
-from chatbot.conversation import Conversation
 from chatbot.embedders.base import Embedder
 from chatbot.embedders.sentence import SentenceEmbedder
 from chatbot.errors import UnreadableData, WrongSetting
@@ -23,7 +22,6 @@ from chatbot.generators.adapter import NOTE
 from chatbot.history import from_messages
 from chatbot.judged import rows_of
 from chatbot.knowledge import embedded
-from chatbot.passage import Passage
 from chatbot.progress import Progress as Fetching
 from chatbot.prompt import conversational
 from chatbot.rewrite import Verbatim
@@ -85,11 +83,12 @@ def train_generator(chosen: Settings, options: Options, fetching: Fetching, repo
     learned, measured = _rows(options, rows_of)
     branches, folder = _branches(chosen, options, fetching)
     refusing = branches.target(REFUSAL)
-    maker = Maker(branches, REFUSAL, branches.limit)
+    maker = Maker(branches, REFUSAL)
     encoder = _encoder(chosen) if options.query_encoder else None
     with _knowledge(chosen, [row for row in [*learned, *measured] if row.kind == "answer"]) as search:
-        examples = _examples(maker, learned, chosen, options, search, options.hindsight)
-        told = _examples(maker, measured, chosen, options, search, False)
+        weigher = Weigher(assemble.embedder(chosen), chosen.k, *assemble.prior(chosen, "cosine"))
+        examples = _examples(maker, learned, options, weigher, search, options.hindsight)
+        told = _examples(maker, measured, options, weigher, search, False)
     prior = None if encoder is None else Prior(encoder, *assemble.prior(chosen, "cosine"))
     task = _Task(
         Losses(branches, refusing, options.objective, prior),
@@ -101,7 +100,7 @@ def train_generator(chosen: Settings, options: Options, fetching: Fetching, repo
 
 
 def _examples(
-    maker: Maker, rows: Sequence[Row], chosen: Settings, options: Options, search: Search | None, hindsight: bool
+    maker: Maker, rows: Sequence[Row], options: Options, weigher: Weigher, search: Search | None, hindsight: bool
 ) -> list[Example]:
     asked = [row for row in rows if row.kind == "answer"]
     others = [maker.rewrite(row) if row.kind == "rewrite" else maker.chat(row) for row in rows if row.kind != "answer"]
@@ -109,7 +108,6 @@ def _examples(
         if without := next((row for row in asked if not row.passages), None):
             raise UnreadableData(f"row {without.number} has no passages to be read alone")
         return [*(maker.alone(row) for row in asked), *others]
-    weigher = Weigher(assemble.embedder(chosen), chosen.k, *assemble.prior(chosen, "cosine"))
     found = weigher.weigh(asked, search, hindsight) if asked else []
     return [*(maker.mixture(row, each) for row, each in zip(asked, found, strict=True)), *others]
 
@@ -117,13 +115,8 @@ def _examples(
 def rows_from_documents(chosen: Settings, count: int, file: Path, fetching: Fetching) -> Path:
     """Questions that the generator made from the knowledge base, as rows in this file."""
     with assemble.Chatbot(chosen) as chatbot:
-        retriever, rewriter = chatbot.retriever(), Verbatim()
-        passages = list(chatbot.knowledge.passages().values())
-
-        def search(conversation: Conversation, text: str) -> list[Passage]:
-            return [hit.passage for hit in retriever.retrieve(rewriter.rewrite(conversation, text)).hits]
-
-        made = list(documents.rows(passages, assemble.generator(chosen, fetching), search, count, progress=fetching))
+        passages, by = list(chatbot.knowledge.passages().values()), assemble.generator(chosen, fetching)
+        made = list(documents.rows(passages, by, _search(chatbot), count, progress=fetching))
     if not made:
         raise UnreadableData(
             f"no question could be made of the {len(passages)} passages of the knowledge base: add documents to it"
@@ -137,7 +130,7 @@ def train_rewriter(chosen: Settings, options: Options, fetching: Fetching, repor
     """An adapter that writes standalone questions, from rows {history, utterance, rewrite}."""
     learned, measured = _rows(options, read_rows)
     branches, folder = _branches(chosen, options, fetching)
-    maker = Maker(branches, REFUSAL, branches.limit)
+    maker = Maker(branches, REFUSAL)
     examples, told = ([maker.rewrite(row) for row in rows] for rows in (learned, measured))
     task = _Task(
         Losses(branches, (), Objective(smoothing=options.objective.smoothing)),
@@ -153,7 +146,8 @@ def train_retriever(chosen: Settings, options: Options, fetching: Fetching, repo
     learned, measured = _rows(options, read_rows)
     encoder = _encoder(chosen)
     temperature, _ = assemble.prior(chosen, "cosine")
-    pairs, told = (_pairs(rows, assemble.embedder(chosen)) for rows in (learned, measured))
+    embed = assemble.embedder(chosen)  # loads its weights once
+    pairs, told = (_pairs(rows, embed) for rows in (learned, measured))
 
     def shuffled(number: int) -> Sequence[Sequence[Pair]]:
         order = random.Random(options.schedule.seed + number).sample(pairs, len(pairs))
@@ -211,10 +205,15 @@ def _knowledge(chosen: Settings, rows: Sequence[Row]) -> Iterator[Search | None]
         yield None
         return
     with assemble.Chatbot(chosen) as chatbot:
-        retriever, rewriter = chatbot.retriever(), Verbatim()
-        yield lambda conversation, text: [
-            hit.passage for hit in retriever.retrieve(rewriter.rewrite(conversation, text)).hits
-        ]
+        yield _search(chatbot)
+
+
+def _search(chatbot: assemble.Chatbot) -> Search:
+    """By the question as it was asked."""
+    retriever, rewriter = chatbot.retriever(), Verbatim()
+    return lambda conversation, text: [
+        hit.passage for hit in retriever.retrieve(rewriter.rewrite(conversation, text)).hits
+    ]
 
 
 def _pairs(rows: Sequence[Row], embed: Embedder) -> list[Pair]:

@@ -27,11 +27,8 @@ LEAST_PRIOR = 0.01  # "no passage" is read where it has so much: as in the chat,
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """Makes examples of rows; `limit`: tokens that a prompt and its reply may have together."""
-
     branches: Trainable
     refusal: str
-    limit: int | None = None
 
     def alone(self, row: Row) -> Example:
         """One passage with all of the prior, the gold one where it is named: plain fine-tuning."""
@@ -62,10 +59,11 @@ class Maker:
     def _example(self, row: Row, prompts: Sequence[Prompt], prior: Sequence[float], group: str) -> Example:
         targets = self.branches.target(row.answers[0] if row.answerable else self.refusal)
         longest = max(map(self.branches.length, prompts))
-        if self.limit is not None and longest + len(targets) > self.limit:
+        limit = self.branches.limit
+        if limit is not None and longest + len(targets) > limit:
             raise UnreadableData(
                 f"row {row.number} has a prompt of {longest:,} tokens and an answer of {len(targets):,}, and the model "
-                f"reads {self.limit:,}: shorten it or leave it out"
+                f"reads {limit:,}: shorten it or leave it out"
             )
         return Example(row.number, tuple(prompts), tuple(prior), tuple(targets), group=group)
 

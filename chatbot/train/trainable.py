@@ -1,6 +1,6 @@
 """p(y | x, z) of given replies, with gradients: what a generator's branches say, all tokens of a reply at once.
 
-Trainable whose prompts begin alike, up to and with the passage, share that beginning: a passage with ten questions is
+Branches whose prompts begin alike, up to and with the passage, share that beginning: a passage with ten questions is
 read once, forwards and backwards. The questions follow one another in one row, a mask lets each see the passage and
 itself, and positions go on from the passage's end in each, so each branch sees what it would see alone.
 """
