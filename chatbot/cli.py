@@ -366,7 +366,7 @@ def bench(options: argparse.Namespace) -> int:
 def train(options: argparse.Namespace) -> int:
     from chatbot.train import commands
     from chatbot.train.generator import Objective
-    from chatbot.train.loop import Progress, Schedule
+    from chatbot.train.loop import Progress, Schedule, leads
     from chatbot.train.model import Lora
 
     schedule = Schedule(
@@ -420,6 +420,8 @@ def train(options: argparse.Namespace) -> int:
             )
 
         made = command(chosen, given, bar, report)
+    if not leads():
+        return 0
     if options.json:
         _print_json(
             {"steps": made.step, "loss": made.loss, "development": made.best if math.isfinite(made.best) else None}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -347,6 +349,25 @@ def test_rewrites_and_greetings_may_stand_among_the_questions(tmp_path: Path, ti
     adapted = Causal(str(tiny_llama), adapter=str(tmp_path / "out")).read([chat]).log_probs()
     first = _tokenizer(tiny_llama)("the answer", add_special_tokens=False).input_ids[0]
     assert adapted[0, first] > plain[0, first]
+
+
+def test_two_processes_learn_together_what_one_learns_and_speak_once(tmp_path: Path, tiny_llama: Path) -> None:
+    data, root = tmp_path / "rows.jsonl", Path(__file__).parent.parent
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    given = ["--home", str(tmp_path / "home"), "--set", f"generator={tiny_llama}", "train", "generator", "--alone"]
+    given += ["--data", str(data), "--development", str(data), "--batch", "1", "--learning-rate", "0.01", "--json"]
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "run.py"]
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    flags = ["--accumulate", "1", "--out", str(together)]
+    ran = subprocess.run([*launched, *given, *flags], cwd=root, capture_output=True, text=True, timeout=240)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["steps"] == 3  # one object: the second process writes nothing
+    assert main([*given, "--accumulate", "2", "--out", str(alone)]) == 0
+    learned, expected = (
+        [point["development"] for point in json.loads((folder / "curve.json").read_text()) if "development" in point]
+        for folder in (together, alone)
+    )
+    assert learned == pytest.approx(expected, rel=1e-3)
 
 
 def test_an_encoder_decoder_is_trained_and_the_chat_uses_it(tmp_path: Path) -> None:

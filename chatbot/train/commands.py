@@ -160,7 +160,8 @@ def train_retriever(chosen: Settings, options: Options, fetching: Fetching, repo
 def _run(task: _Task, options: Options, report: Report) -> Progress:
     """Train, and leave the curve beside what was learned."""
     progress = loop.run(task, options.schedule, options.out, report)
-    curve.write(progress, options.out)
+    if loop.leads():
+        curve.write(progress, options.out)
     return progress
 
 
@@ -186,6 +187,7 @@ def _group(row: Row) -> str:
 
 def _branches(chosen: Settings, options: Options, fetching: Fetching) -> tuple[Trainable, str]:
     folder = assemble.generator_folder(chosen, fetching)
+    torch.manual_seed(options.schedule.seed)  # LoRA's matrices begin at random
     return ready(folder, options.lora, options.before, options.checkpointing), chosen.generator
 
 

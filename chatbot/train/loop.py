@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -124,6 +124,11 @@ def run(
     if main:
         _save(task.module, optimizer, progress, out)
     return progress
+
+
+def leads() -> bool:
+    """Whether this process is the one of those that train together which writes and reports."""
+    return bool(PartialState(cpu=not torch.cuda.is_available()).is_main_process)
 
 
 def _height(step: int, steps: int, warmup: float) -> float:
