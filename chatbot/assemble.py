@@ -86,12 +86,14 @@ class Chatbot:
             self._lock.release()
             raise
 
-    def answer(self, conversation: Conversation, utterance: str) -> Iterator[Event]:
+    def answer(self, conversation: Conversation, utterance: str, *, searched: str = "") -> Iterator[Event]:
         """One turn: Rewritten, Retrieved, Token (many), Answered. What comes next is `conversation.plus(turn)`.
+
+        `searched`: the text to search for, in place of what would be made of the utterance.
 
         Raises UnusableUtterance, or MissingModel where the generator's weights cannot be had.
         """
-        return self.dialogue().answer(conversation, utterance)
+        return self.dialogue().answer(conversation, utterance, searched=searched)
 
     def warm(self, progress: Progress = silent) -> None:
         """Fetch what must be fetched and load the models now, so that the first question need not wait for it."""

@@ -92,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--conversation", metavar="FILE.json", type=Path, help="read what was said before, and add this turn"
     )
+    made.add_argument("--search", metavar="TEXT", default="", help="search for this instead")
     _json(made)
     _json(add("doctor", doctor, "say what is installed, where things are, what is wrong and how to mend it"))
 
@@ -238,7 +239,7 @@ def ask(options: argparse.Namespace) -> int:
         with _bar() as progress:
             chatbot.dialogue(progress)
         turn, streamed = None, ""
-        for event in chatbot.answer(conversation, options.question):
+        for event in chatbot.answer(conversation, options.question, searched=options.search):
             # a pipe gets the final reply alone, since what streams may be withheld
             if isinstance(event, Token) and not options.json and sys.stdout.isatty():
                 text = event.text if streamed else event.text.lstrip()

@@ -18,6 +18,7 @@ class Query:
     utterance: str  # as typed
     text: str  # equal to the utterance where it stands alone already
     language: str  # ISO 639-1
+    edited: bool = False  # the person wrote `text`
 
     @property
     def rewritten(self) -> bool:
@@ -25,7 +26,12 @@ class Query:
 
     @property
     def searches(self) -> tuple[str, ...]:
-        """The texts to search: the query, and the raw utterance beside it, so that a bad rewrite loses nothing."""
+        """The texts to search: the query, and the raw utterance beside it, so that a bad rewrite loses nothing.
+
+        What the person wrote is searched as it is, and nothing else.
+        """
+        if self.edited:
+            return (self.text,)
         return tuple(dict.fromkeys(text for text in (self.text, self.utterance) if text)) if self.text else ()
 
 

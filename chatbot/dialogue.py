@@ -17,6 +17,7 @@ from chatbot.errors import UnusableUtterance
 from chatbot.events import Answered, Event, Retrieved, Rewritten, Token
 from chatbot.generate import RAG_TOKEN, Mixing, generate
 from chatbot.generators.base import Generator
+from chatbot.language import detect
 from chatbot.prompt import Prompt, answer_prompts, chat_prompt, excerpt, words_for
 from chatbot.retrieve import Finder
 from chatbot.rewrite import Rewriter
@@ -54,11 +55,14 @@ class Dialogue:
         self._least_confidence = least_confidence
         self._max_utterance = max_utterance
 
-    def answer(self, conversation: Conversation, utterance: str) -> Iterator[Event]:
-        """Raises UnusableUtterance, before any event, for an utterance that is empty or too long."""
+    def answer(self, conversation: Conversation, utterance: str, *, searched: str = "") -> Iterator[Event]:
+        """`searched`: what is searched for it, as the person wrote it; empty: what the rewriter makes of it.
+
+        Raises UnusableUtterance, before any event, for an utterance or a search that is empty or too long.
+        """
         utterance = self._check(utterance)
         clock = _Clock()
-        query = self._rewriter.rewrite(conversation, utterance)
+        query = self._query(conversation, utterance, searched)
         clock.lap("rewrite")
         yield Rewritten(query)
         found = self._retriever.retrieve(query) if query.text else Retrieved((), (1.0,))
@@ -75,6 +79,11 @@ class Dialogue:
         clock.lap("generate")
         reply = replace(self._reply(query, found, tokens), notice=_notice(query, tokens))
         yield Answered(Turn(query, reply, found.hits, found.prior, clock.seconds))
+
+    def _query(self, conversation: Conversation, utterance: str, searched: str) -> Query:
+        if not searched:
+            return self._rewriter.rewrite(conversation, utterance)
+        return Query(utterance, self._check(searched), detect(utterance, conversation.language), edited=True)
 
     def _check(self, utterance: str) -> str:
         utterance = utterance.strip()

@@ -228,6 +228,20 @@ def test_without_documents_the_reply_says_so(open_scripted: Open) -> None:
     assert "no documents" in reply.text
 
 
+def test_what_the_person_writes_is_searched_and_nothing_else(open_scripted: Open, documents: list[Path]) -> None:
+    chatbot = open_scripted()
+    list(chatbot.knowledge.add_all(documents))
+    events = list(chatbot.answer(Conversation(), "How many days of leave?", searched="hotels in Lyon"))
+    (query,) = (event.query for event in events if isinstance(event, Rewritten))
+    assert (query.text, query.searches, query.utterance) == (
+        "hotels in Lyon", ("hotels in Lyon",), "How many days of leave?",
+    )  # fmt: skip
+    (found,) = (event for event in events if isinstance(event, Retrieved))
+    assert found.hits[0].passage.document == "travel.txt"
+    with pytest.raises(UnusableUtterance, match="empty"):
+        list(chatbot.answer(Conversation(), "How many days of leave?", searched="  "))
+
+
 def test_a_greeting_searches_nothing(open_scripted: Open, documents: list[Path]) -> None:
     chatbot = open_scripted()
     chatbot.knowledge.add(documents[0])

@@ -68,7 +68,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "values settings equations protocols generators models steps assembly bench",
     ),
     "package": ("", "values assembly"),  # chatbot/__init__.py: what others may use
-    "ui": ("ui ui.app ui.chat ui.i18n ui.render ui.run", "package ui"),
+    "ui": ("ui ui.app ui.chat ui.i18n ui.render ui.run ui.thread", "package ui"),
 }
 
 # library: the modules that may import it

@@ -139,6 +139,14 @@ def test_the_query_is_shown_only_where_it_differs_from_what_was_typed():
     assert "mg-searched" not in render.reply(answered("a", query=""), 0, WORDS)  # nothing was searched
 
 
+def test_what_was_searched_for_the_last_turn_alone_can_be_changed():
+    rewritten = answered("a", query="another")
+    assert "mg-search" not in re.findall(r'button class="([\w-]+)', render.reply(rewritten, 0, WORDS))
+    assert "mg-typed" in render.reply(rewritten, 0, WORDS, last=True)
+    assert "mg-typed" not in render.reply(answered("a"), 0, WORDS, last=True)  # it was searched as typed
+    assert 'class="mg-search"' in render.reply(answered("a"), 0, WORDS, last=True)
+
+
 def test_an_abstention_is_told_apart():
     assert WORDS["abstained"] in Page(render.reply(answered("I cannot say.", abstained=True), 0, WORDS)).text
     assert WORDS["abstained"] not in Page(render.reply(answered("28 days."), 0, WORDS)).text

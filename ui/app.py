@@ -23,8 +23,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatbot import Conversation, MarginaliaError
 from ui import render
-from ui.chat import Asking, RagChat, stylesheet
+from ui.chat import RagChat, stylesheet
 from ui.i18n import Texts, texts
+from ui.thread import Asking
 
 if TYPE_CHECKING:
     from chatbot import Chatbot

@@ -9,16 +9,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, assert_never
 
 import gradio as gr
 
-from chatbot import Answered, Conversation, MarginaliaError, Query, Retrieved, Rewritten, Token, Turn
+from chatbot import Answered, Conversation, MarginaliaError, Retrieved, Rewritten, Token, Turn
 from ui import render
 from ui.i18n import Texts, preferred, texts
-from ui.run import Run
+from ui.thread import Aside, Asking, messages, running, without_last
 
 if TYPE_CHECKING:
     from chatbot import Chatbot
@@ -26,26 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REDRAW_SECONDS = 0.08  # between redraws while a reply streams: twelve a second read as fluid
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """The turn that is being answered, as far as it has come; `after` is the conversation that it continues."""
-
-    utterance: str
-    after: Conversation
-    query: Query | None = None
-    text: str = ""
-    run: Run = field(default_factory=Run)
-
-
-@dataclass(frozen=True, slots=True)
-class Aside:
-    """A turn that was stopped or failed, and after how many turns of the conversation it happened."""
-
-    after: int
-    asked: Asking
-    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +107,15 @@ class RagChat(gr.Blocks):
                     max_lines=8,
                     elem_classes="mg-correcting",
                 )
+                self._search = gr.Textbox(
+                    label=words["search.label"],
+                    submit_btn=words["search.again"],
+                    visible=False,
+                    autofocus=True,
+                    lines=1,
+                    max_lines=8,
+                    elem_classes="mg-correcting",
+                )
                 self._textbox = gr.Textbox(
                     show_label=False,
                     label=words["placeholder"],
@@ -154,7 +143,7 @@ class RagChat(gr.Blocks):
     @property
     def shown(self) -> list[gr.blocks.Block]:
         """What `show` gives values for, in that order: the outputs of a host's event that changes the conversation."""
-        return [*self._drawn, self._correcting, self._correction]
+        return [*self._drawn, self._correcting, self._correction, self._search]
 
     @property
     def _drawn(self) -> list[gr.blocks.Block]:
@@ -171,12 +160,12 @@ class RagChat(gr.Blocks):
         """The values of `shown`. `leaving`: what `asking` holds, for a turn in progress ends. To be queued."""
         if leaving is not None:
             leaving.run.stop()
-        return *self._draw(conversation, words, asides), None, _correction()
+        return *self._draw(conversation, words, asides), None, _correction(), _search()
 
     def _draw(self, conversation: Conversation, words: Texts, asides: tuple[Aside, ...]) -> tuple[Any, ...]:
         turns = conversation.turns
         panel = _turn_value(turns[-1], len(turns) - 1, words) if turns else _panel_value()
-        return conversation, asides, None, _messages(conversation, asides, words), panel, _idle()
+        return conversation, asides, None, messages(conversation, asides, words), panel, _idle()
 
     def on_change(self, fn: Callable[..., Any], inputs: list[Any], outputs: list[Any], **options: Any) -> list[Any]:
         """Runs `fn` whenever the person at the page may have changed the conversation; gives the events, for `.then`.
@@ -199,8 +188,12 @@ class RagChat(gr.Blocks):
         begun = [
             self._textbox.submit(self._begin, [*states, self._textbox], self._drawn, **quick),
             self._messages.example_select(self._begin_example, states, self._drawn, **quick),
-            self._messages.retry(self._begin_again, states, self._drawn, **quick),
+            self._messages.retry(self._begin_again, [*states, gr.State("")], self._drawn, **quick),
+            self._panel.search(self._begin_search, states, [*self._drawn, self._search], **quick),
+            self._search.submit(self._begin_again, [*states, self._search], self._drawn, **quick),
         ]
+        leaving = [self._textbox.submit, self._messages.example_select, self._messages.retry, self._messages.undo]
+        gr.on([*leaving, self._search.submit], _search, None, [self._search], **quick)
         streams = [
             event.then(
                 self._stream,
@@ -231,7 +224,7 @@ class RagChat(gr.Blocks):
         )
         self._changes = [*streams, undone, started_over, judged, corrected]
         self._panel.look(self._look, [self.conversation], [self._panel], **quick)
-        translated = [self._messages, self._correction, self._textbox, self._new_chat, self._panel]
+        translated = [self._messages, self._correction, self._search, self._textbox, self._new_chat, self._panel]
         self.load(self._translate, None, translated, **quick)
 
     def _begin(
@@ -241,12 +234,13 @@ class RagChat(gr.Blocks):
         asking: Asking | None,
         utterance: str,
         request: gr.Request,
+        searched: str = "",
     ) -> tuple[Any, ...]:
         """Shows the question at once, before the model is free; does nothing for an empty one, or while one runs."""
-        if _running(asking) or not utterance.strip():
+        if running(asking) or not utterance.strip():
             return (gr.skip(),) * len(self._drawn)
-        words, asking = self.words(request), Asking(utterance, conversation)
-        drawn = _messages(conversation, asides, words, asking, words["thinking"])
+        words, asking = self.words(request), Asking(utterance, conversation, searched)
+        drawn = messages(conversation, asides, words, asking, words["thinking"])
         return gr.skip(), gr.skip(), asking, drawn, gr.skip(), _busy()
 
     def _begin_example(
@@ -260,14 +254,35 @@ class RagChat(gr.Blocks):
         return self._begin(conversation, asides, asking, example.value["text"], request)
 
     def _begin_again(
-        self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
+        self,
+        conversation: Conversation,
+        asides: tuple[Aside, ...],
+        asking: Asking | None,
+        searched: str,
+        request: gr.Request,
     ) -> tuple[Any, ...]:
         """Asks the last question again. Until it is answered the conversation keeps what it held."""
-        if _running(asking):
+        if running(asking):
             return (gr.skip(),) * len(self._drawn)
-        before, asides, utterance = _without_last(conversation, asides)
-        _, _, *begun = self._begin(before, asides, None, utterance, request)
+        before, asides, utterance = without_last(conversation, asides)
+        _, _, *begun = self._begin(before, asides, None, utterance, request, searched.strip())
         return gr.skip(), asides, *begun
+
+    def _begin_search(
+        self,
+        conversation: Conversation,
+        asides: tuple[Aside, ...],
+        asking: Asking | None,
+        pressed: gr.EventData,
+        request: gr.Request,
+    ) -> tuple[Any, ...]:
+        """Asks the last question again, searched as it was typed; or offers to write what is searched."""
+        if running(asking) or not conversation.turns:
+            return (gr.skip(),) * (len(self._drawn) + 1)
+        turn = conversation.turns[-1]
+        if pressed.typed:
+            return *self._begin_again(conversation, asides, asking, turn.utterance, request), _search()
+        return *(gr.skip(),) * len(self._drawn), _search(turn)
 
     def _stream(
         self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
@@ -289,7 +304,7 @@ class RagChat(gr.Blocks):
     def _events(self, asides: tuple[Aside, ...], asking: Asking, words: Texts) -> Iterator[tuple[Any, ...]]:
         conversation, panel, waiting = asking.after, _panel_value(), "thinking"
         shares, drawn_at = _Shares(), 0.0
-        for event in self._chatbot.answer(conversation, asking.utterance):
+        for event in self._chatbot.answer(conversation, asking.utterance, searched=asking.searched):
             if asking.run.stopped:
                 yield (gr.skip(),) * len(self._drawn)  # gradio sends what is yielded last once more
                 return
@@ -309,7 +324,7 @@ class RagChat(gr.Blocks):
                     return
                 case _:
                     assert_never(event)
-            drawn = _messages(conversation, asides, words, asking, words[waiting])
+            drawn = messages(conversation, asides, words, asking, words[waiting])
             yield gr.skip(), gr.skip(), asking, drawn, panel, gr.skip()
 
     def _failed(
@@ -323,18 +338,18 @@ class RagChat(gr.Blocks):
         self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
     ) -> tuple[Any, ...]:
         words = self.words(request)
-        if asking is not None and _running(asking):
+        if asking is not None and running(asking):
             asking.run.stop()
             asides = (*asides, Aside(len(conversation.turns), asking, words["stopped"]))
-        drawn = _messages(conversation, asides, words)
+        drawn = messages(conversation, asides, words)
         return gr.skip(), asides, None, drawn, gr.skip(), _idle()
 
     def _undo(
         self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
     ) -> tuple[Any, ...]:
-        if _running(asking):
+        if running(asking):
             return (gr.skip(),) * len(self._drawn)
-        conversation, asides, utterance = _without_last(conversation, asides)
+        conversation, asides, utterance = without_last(conversation, asides)
         return *self._draw(conversation, self.words(request), asides)[:-1], _idle(utterance)
 
     def _start_over(self, asking: Asking | None, request: gr.Request) -> tuple[Any, ...]:
@@ -359,7 +374,7 @@ class RagChat(gr.Blocks):
         number, rating, words = pressed.turn, pressed.rating, self.words(request)
         if not isinstance(number, int) or not 0 <= number < len(conversation.turns) or rating not in ("up", "down"):
             return (gr.skip(),) * 4
-        if _running(asking):  # the turn in progress continues the conversation as it was
+        if running(asking):  # the turn in progress continues the conversation as it was
             gr.Info(words["judge.later"])
             return (gr.skip(),) * 4
         before = conversation.turns[number]
@@ -369,7 +384,7 @@ class RagChat(gr.Blocks):
             conversation = conversation.judged(number, "")
         turn = conversation.turns[number]
         correcting = turn if turn.rating == "down" else None
-        return conversation, _messages(conversation, asides, words), correcting, _correction(correcting)
+        return conversation, messages(conversation, asides, words), correcting, _correction(correcting)
 
     def _correct(
         self,
@@ -382,20 +397,21 @@ class RagChat(gr.Blocks):
     ) -> tuple[Any, ...]:
         """What the reply should have said; nothing, where the field was left empty."""
         words = self.words(request)
-        if _running(asking):
+        if running(asking):
             gr.Info(words["judge.later"])
             return (gr.skip(),) * 4
         if turn not in conversation.turns:  # taken back, or asked again
             gr.Info(words["judge.gone"])
         else:
             conversation = conversation.judged(conversation.turns.index(turn), "down", correction or "")
-        return conversation, _messages(conversation, asides, words), None, _correction()
+        return conversation, messages(conversation, asides, words), None, _correction()
 
     def _translate(self, request: gr.Request) -> tuple[Any, ...]:
         words = self.words(request)
         return (
             gr.Chatbot(placeholder=render.welcome(words)),
             gr.Textbox(label=words["correction"], submit_btn=words["correction.save"]),
+            gr.Textbox(label=words["search.label"], submit_btn=words["search.again"]),
             gr.Textbox(placeholder=words["placeholder"], label=words["placeholder"]),
             gr.Button(words["new_chat"]),
             gr.HTML(empty=render.no_sources_yet(words), copied=words["copied"]),
@@ -435,43 +451,6 @@ def _file(name: str) -> str:
     return (files("ui") / name).read_text(encoding="utf-8")
 
 
-def _messages(
-    conversation: Conversation,
-    asides: Sequence[Aside],
-    words: Texts,
-    asking: Asking | None = None,
-    waiting: str = "",
-) -> list[dict[str, str]]:
-    exchanges: list[tuple[str, str]] = []
-    for number, turn in enumerate([*conversation.turns, None]):
-        for aside in asides:
-            if aside.after == number:
-                asked = aside.asked
-                exchanges.append((asked.utterance, render.broken_off(asked.query, asked.text, aside.note, words)))
-        if turn is not None:
-            exchanges.append((turn.utterance, render.reply(turn, number, words)))
-    if asking is not None:
-        exchanges.append((asking.utterance, render.unfinished(asking.query, asking.text, waiting, words)))
-    return [
-        {"role": role, "content": content}
-        for utterance, reply in exchanges
-        for role, content in (("user", render.utterance(utterance)), ("assistant", reply))
-    ]
-
-
-def _running(asking: Asking | None) -> bool:
-    return asking is not None and not asking.run.stopped
-
-
-def _without_last(conversation: Conversation, asides: tuple[Aside, ...]) -> tuple[Conversation, tuple[Aside, ...], str]:
-    """The thread without its last exchange, and what was asked in it."""
-    if asides and asides[-1].after == len(conversation.turns):
-        return conversation, asides[:-1], asides[-1].asked.utterance
-    if not conversation.turns:
-        return conversation, asides, ""
-    return Conversation(conversation.turns[:-1]), asides, conversation.turns[-1].utterance
-
-
 def _panel_value(
     html: str = "", turn: int = -1, weights: Sequence[float] = (), cited: Sequence[int] | None = None
 ) -> dict[str, Any]:
@@ -488,6 +467,11 @@ def _turn_value(turn: Turn, number: int, words: Texts) -> dict[str, Any]:
 def _correction(turn: Turn | None = None) -> gr.Textbox:
     """The field for a turn's correction; without one it is not there."""
     return gr.Textbox(turn.correction if turn else "", visible=turn is not None)
+
+
+def _search(turn: Turn | None = None) -> gr.Textbox:
+    """The field for what is searched for a turn; without one it is not there."""
+    return gr.Textbox(turn.query.text or turn.utterance if turn else "", visible=turn is not None)
 
 
 def _busy() -> gr.Textbox:

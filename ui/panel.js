@@ -70,6 +70,9 @@ root.addEventListener('click', event => {
     const thumb = hit('.mg-thumb');
     trigger('judge', {turn: number(thumb, 't'), rating: thumb.classList.contains('mg-up') ? 'up' : 'down'});
   }
+  else if (hit('.mg-search')) {
+    trigger('search', {typed: hit('.mg-search').classList.contains('mg-typed')});
+  }
   else if (hit('.mg-more')) {
     const button = hit('.mg-more'), open = button.getAttribute('aria-expanded') === 'false';
     button.setAttribute('aria-expanded', open);

@@ -72,22 +72,28 @@ def broken_off(query: Query | None, text: str, note: str, texts: Texts) -> str:
     )
 
 
-def reply(turn: Turn, number: int, texts: Texts) -> str:
-    """An answered turn's reply, each cited span marked with its source; `number` is the turn's, from 0."""
+def reply(turn: Turn, number: int, texts: Texts, last: bool = False) -> str:
+    """An answered turn's reply, each cited span marked with its source; `number` is the turn's, from 0.
+
+    What was searched for the `last` one can be changed.
+    """
     answer = turn.reply
     notices = [texts["abstained"]] * answer.abstained + [answer.notice] * bool(answer.notice)
     notice = "".join(f'<div class="mg-notice" role="note">{escape(text)}</div>' for text in notices)
+    searched = _searched(turn.query, texts, last)
     return (
-        f'<div class="mg-message{" mg-abstained" if answer.abstained else ""}">{_searched(turn.query, texts)}{notice}'
+        f'<div class="mg-message{" mg-abstained" if answer.abstained else ""}">{searched}{notice}'
         f'<div class="mg-reply">{_cited(answer, turn.hits, number)}</div>{_corrected(turn, texts)}'
-        f"{_foot(turn, number, texts)}</div>"
+        f"{_foot(turn, number, texts, last)}</div>"
     )
 
 
-def _searched(query: Query | None, texts: Texts) -> str:
+def _searched(query: Query | None, texts: Texts, last: bool = False) -> str:
     if query is None or not query.rewritten or not query.text:
         return ""
-    return f'<div class="mg-searched">{escape(texts["searched"])} <span>{escape(query.text)}</span></div>'
+    said = texts["searched.own" if query.edited else "searched"]
+    typed = f' <button class="mg-search mg-typed" type="button">{escape(texts["search.typed"])}</button>' * last
+    return f'<div class="mg-searched">{escape(said)} <span>{escape(query.text)}</span>{typed}</div>'
 
 
 def _corrected(turn: Turn, texts: Texts) -> str:
@@ -96,11 +102,13 @@ def _corrected(turn: Turn, texts: Texts) -> str:
     return f'<div class="mg-note">{escape(texts["corrected"])} <span>{escape(turn.correction)}</span></div>'
 
 
-def _foot(turn: Turn, number: int, texts: Texts) -> str:
+def _foot(turn: Turn, number: int, texts: Texts, last: bool) -> str:
     confidence = escape(texts["confidence"].format(percent=percent(turn.reply.confidence)))
     parts = [f'<span title="{escape(texts["confidence.help"])}">{confidence}</span>']
     if turn.hits:
         parts.append(f'<button class="mg-look mg-t{number}" type="button">{escape(texts["sources.show"])}</button>')
+    if last:
+        parts.append(f'<button class="mg-search" type="button">{escape(texts["search.edit"])}</button>')
     parts.append(f'<button class="mg-copy" type="button">{escape(texts["copy"])}</button>')
     for rating in ("up", "down"):
         pressed, name = " mg-pressed" * (turn.rating == rating), escape(texts[f"judge.{rating}"])

@@ -119,21 +119,22 @@ class StandIn:
     reply: str = ""  # said instead, where not empty
     closed: int = 0
 
-    def answer(self, conversation: Conversation, utterance: str) -> Iterator[Event]:
+    def answer(self, conversation: Conversation, utterance: str, *, searched: str = "") -> Iterator[Event]:
         try:
-            yield from self._events(conversation, utterance)
+            yield from self._events(conversation, utterance, searched)
         finally:
             self.closed += 1
 
     def close(self) -> None: ...
 
-    def _events(self, conversation: Conversation, utterance: str) -> Iterator[Event]:
+    def _events(self, conversation: Conversation, utterance: str, searched: str) -> Iterator[Event]:
         if "too long" in utterance:
             raise UnusableUtterance("the question has 5,000 characters, at most 4,000 can be read: shorten it")
         if "explode" in utterance:
             raise ZeroDivisionError("a secret path")
         previous = f" ({conversation.turns[-1].utterance})" if conversation.turns and "it" in utterance.split() else ""
-        query = Query(utterance, utterance + previous, "zh" if re.search("[\u4e00-\u9fff]", utterance) else "en")
+        language = "zh" if re.search("[\u4e00-\u9fff]", utterance) else "en"
+        query = Query(utterance, searched or utterance + previous, language, bool(searched))
         yield Rewritten(query)
         time.sleep(self.delay)
         hits = self._hits(query.text)

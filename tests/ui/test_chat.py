@@ -114,7 +114,28 @@ def test_a_rewritten_query_is_shown(serve, visit):
     expect(page.locator(".mg-searched")).to_have_count(0)
     ask(page, "Can it be carried over?")
     answers(page, 2)
-    expect(page.locator(".mg-searched")).to_have_text(f"Searched for: Can it be carried over? ({LEAVE})")
+    expect(page.locator(".mg-searched span")).to_have_text(f"Can it be carried over? ({LEAVE})")
+
+
+def test_what_was_searched_can_be_changed_and_undone(serve, visit):
+    page = visit(serve(page_of(stocked())))
+    ask(page, LEAVE)
+    answers(page, 1)
+    ask(page, "Can it be carried over?")
+    answers(page, 2)
+    page.get_by_role("button", name="Edit the search").click()
+    box = page.get_by_label("What should be searched?")
+    expect(box).to_have_value(f"Can it be carried over? ({LEAVE})")
+    box.fill("Hotels and trips")
+    page.get_by_role("button", name="Search and answer").click()
+    expect(page.locator(".mg-searched")).to_contain_text("You searched for: Hotels and trips")
+    expect(box).to_be_hidden()
+    expect(page.locator(".mg-card").first).to_contain_text("Travel policy.docx")
+    expect(page.locator(".mg-utterance")).to_have_text([LEAVE, "Can it be carried over?"])
+    page.get_by_role("button", name="Search as typed").click()
+    expect(page.locator(".mg-searched")).to_have_count(0)
+    expect(page.locator(".mg-card").first).to_contain_text("Leave FAQ.md")
+    answers(page, 2)
 
 
 def test_hostile_text_is_shown_as_it_is_and_fetches_nothing(serve, visit):
