@@ -31,7 +31,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "stores": ("catalogue history", "values equations protocols"),
     "judged": ("judged", "values rows stores"),
     "embedders": (
-        "embedders.dpr embedders.hashing embedders.sentence embedders.weights",
+        "embedders.dpr embedders.hashing embedders.process embedders.sentence embedders.weights",
         "values loading equations protocols embedders",
     ),
     "generators": (
@@ -51,7 +51,10 @@ LAYERS: dict[str, tuple[str, str]] = {
         "values settings loading rows judged equations protocols stores embedders generators models steps assembly"
         " training",
     ),
-    "steps": ("rewrite retrieve generate sampling beam knowledge", "values equations protocols stores parsers steps"),
+    "steps": (
+        "rewrite retrieve generate sampling beam knowledge ingestion",
+        "values equations protocols stores parsers steps",
+    ),
     "dialogue": ("dialogue", "values equations protocols steps"),
     "assembly": (
         "assemble",
