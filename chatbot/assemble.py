@@ -67,18 +67,18 @@ class Chatbot:
         try:
             models.sweep(chosen.home / "models")
             self._catalogue = Catalogue(chosen.home / "catalogue.sqlite")
-            self._embedder = Apart(maker(chosen))
+            self.embedder = Apart(maker(chosen))
             self._store = Chroma(
                 chosen.chroma or chosen.home / "chroma",
-                self._embedder.fingerprint,
+                self.embedder.fingerprint,
                 self._catalogue.identity,
-                self._embedder.metric,
+                self.embedder.metric,
             )
-            self._dense = Dense(self._embedder, self._store)
+            self._dense = Dense(self.embedder, self._store)
             self.knowledge = KnowledgeBase(
                 self._catalogue,
                 self._store,
-                self._embedder,
+                self.embedder,
                 chosen.home / "files",
                 max_file_bytes=chosen.max_file_mb * 1_000_000,
                 forgotten=self._forget,
@@ -99,7 +99,7 @@ class Chatbot:
     def warm(self, progress: Progress = silent) -> None:
         """Fetch what must be fetched and load the models now, so that the first question need not wait for it."""
         self.dialogue(progress)
-        for model in (self._embedder, self._generator):
+        for model in (self.embedder, self._generator):
             if (load := getattr(model, "warm", None)) is not None:
                 load()
 
@@ -129,7 +129,7 @@ class Chatbot:
         with self._making:
             if self._ingestion is None:
                 folder = self.settings.home / "arriving"
-                self._ingestion = Ingestion(self.knowledge, folder, self._embedder.apart)
+                self._ingestion = Ingestion(self.knowledge, folder, self.embedder.apart)
             return self._ingestion
 
     def _forget(self) -> None:
@@ -141,7 +141,7 @@ class Chatbot:
     def close(self) -> None:
         if self._ingestion is not None:
             self._ingestion.close()
-        self._embedder.close()
+        self.embedder.close()
         self._store.close()
         self._catalogue.close()
         self._lock.release()

@@ -111,6 +111,12 @@ def parser() -> argparse.ArgumentParser:
     _add_training(add("train", _needs_training, "train by marginal likelihood"), add)
     made = add("bench", bench, "measure speed, side by side with its baselines")
     made.add_argument(
+        "what", nargs="?", choices=("replies", "ingest"), default="replies", help="what to measure (default: replies)"
+    )
+    made.add_argument(
+        "--passages", type=int, default=100_000, metavar="N", help="of `ingest`: passages to search (default: 100000)"
+    )
+    made.add_argument(
         "--k", type=int, nargs="+", default=[1, 3, 5, 10], metavar="K", help="passages (default: 1 3 5 10)"
     )
     made.add_argument("--rounds", type=int, default=3, metavar="N", help="replies of each system (default: 3)")
@@ -340,6 +346,27 @@ def _folder_for_index(home: Path, options: argparse.Namespace) -> Iterator[Path]
 
 
 def bench(options: argparse.Namespace) -> int:
+    return _bench_ingest(options) if options.what == "ingest" else _bench_replies(options)
+
+
+def _bench_ingest(options: argparse.Namespace) -> int:
+    from chatbot.bench import ingest as going_in
+
+    if options.passages < 1:
+        return _fail(f"--passages is {options.passages}: give at least 1")
+    with _bar() as progress:
+        found = going_in.bench(_settings(options), options.passages, options.rounds, progress)
+    if options.json:
+        _print_json(found)
+        return 0
+    for part in ("pipeline", "knowledge_base"):
+        print(part.replace("_", " "))
+        for name, value in found[part].items():
+            print(f"  {name.replace('_', ' '):<32}{value}")
+    return 0
+
+
+def _bench_replies(options: argparse.Namespace) -> int:
     from chatbot import bench as speed
     from chatbot.assemble import generator
     from chatbot.bench import chart

@@ -67,7 +67,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         " ui",
     ),
     "bench": (
-        "bench bench.chart bench.children bench.rag bench.systems",
+        "bench bench.chart bench.children bench.ingest bench.rag bench.systems",
         "values settings equations protocols generators models steps assembly bench",
     ),
     "package": ("", "values assembly"),  # chatbot/__init__.py: what others may use
