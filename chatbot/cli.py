@@ -26,6 +26,7 @@ from chatbot.settings import Settings, load, parse_assignment
 if TYPE_CHECKING:
     from chatbot.assemble import Chatbot
     from chatbot.index.base import Ranking
+    from chatbot.knowledge import Outcome
 
 Command = Callable[[argparse.Namespace], int]
 DEFAULT_COMMAND = "serve"
@@ -82,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
     made = add("ingest", ingest, "add files and folders to the knowledge base")
     made.add_argument("paths", nargs="+", metavar="PATH", type=Path)
     made.add_argument("--replace", action="store_true", help="replace documents of the same name")
+    made.add_argument(
+        "--workers", type=int, metavar="N", help="read and embed in N processes, for very many files (extra `bulk`)"
+    )
     _json(made)
     _json(add("documents", documents, "list the documents"))
     made = add("delete", delete, "delete documents")
@@ -193,8 +197,7 @@ def _said() -> Iterator[None]:
 
 
 def ingest(options: argparse.Namespace) -> int:
-    with _open(options) as chatbot, _bar() as progress:
-        outcomes = list(chatbot.knowledge.add_all(options.paths, replace=options.replace, progress=progress))
+    outcomes = _ingested(options) if options.workers is None else _ingested_in_bulk(options)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if options.json:
         _print_json({"outcomes": [_fields(outcome) for outcome in outcomes], "failed": len(failed)})
@@ -204,6 +207,22 @@ def ingest(options: argparse.Namespace) -> int:
     if not outcomes:
         return _fail(f"no file was found in {', '.join(map(str, options.paths))}")
     return _fail(f"{len(failed)} of {len(outcomes)} files could not be added") if failed else 0
+
+
+def _ingested(options: argparse.Namespace) -> list[Outcome]:
+    with _open(options) as chatbot, _bar() as progress:
+        return list(chatbot.knowledge.add_all(options.paths, replace=options.replace, progress=progress))
+
+
+def _ingested_in_bulk(options: argparse.Namespace) -> list[Outcome]:
+    from chatbot import bulk
+
+    with _bar() as progress:
+        return list(
+            bulk.ingest(
+                _settings(options), options.paths, workers=options.workers, replace=options.replace, progress=progress
+            )
+        )
 
 
 def documents(options: argparse.Namespace) -> int:
