@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,7 @@ def _large(chosen: Settings, folder: Path, passages: int, progress: Progress) ->
             pass
         count = sum(entry.passages for entry in chatbot.knowledge.documents())
     filling = time.perf_counter() - started
+    disk = {name: round(_size(chatbot.settings.home / name), 1) for name in ("catalogue.sqlite", "chroma", "files")}
     queries = [" ".join(paragraph().split()[:8]) for _ in range(_QUERIES)]
     progress(0.9, "searching, deleting, starting")
     empty = replace(hashed, home=folder / "empty")
@@ -120,7 +122,7 @@ def _large(chosen: Settings, folder: Path, passages: int, progress: Progress) ->
         "start_empty_s": nothing["start_s"],
         "memory_mb": found["memory_mb"],
         "memory_empty_mb": nothing["memory_mb"],
-        "disk_mb": {name: round(_size(folder / "home" / name), 1) for name in ("catalogue.sqlite", "chroma", "files")},
+        "disk_mb": disk,
     }
 
 
@@ -163,8 +165,8 @@ def _paragraphs() -> Callable[[], str]:
     words = sorted(known) + [f"term{number}" for number in range(20_000)]
     chance = random.Random(0)
     chance.shuffle(words)
-    weights = [1 / rank for rank in range(1, len(words) + 1)]
-    return lambda: " ".join(chance.choices(words, weights, k=_WORDS)) + "."
+    heaped = list(accumulate(1 / rank for rank in range(1, len(words) + 1)))
+    return lambda: " ".join(chance.choices(words, cum_weights=heaped, k=_WORDS)) + "."
 
 
 def _seconds(do: Callable[[], object]) -> float:
