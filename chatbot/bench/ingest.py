@@ -107,7 +107,8 @@ def _large(chosen: Settings, folder: Path, passages: int, progress: Progress) ->
     queries = [" ".join(paragraph().split()[:8]) for _ in range(_QUERIES)]
     progress(0.9, "searching, deleting, starting")
     empty = replace(hashed, home=folder / "empty")
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as processes:
+    # Not spawned: Linux passes the most memory that a process has had on to what it executes.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("forkserver"), max_tasks_per_child=1) as processes:
         nothing = processes.submit(_measured, empty, []).result()
         found = processes.submit(_measured, hashed, queries).result()
     return {
