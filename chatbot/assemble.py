@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from chatbot.dialogue import Dialogue
 from chatbot.embedders.base import Embedder, Metric
 from chatbot.embedders.dpr import DprEmbedder
 from chatbot.embedders.hashing import Hashing
+from chatbot.embedders.process import Apart
 from chatbot.embedders.sentence import SentenceEmbedder
 from chatbot.errors import HomeDamaged, HomeInUse, UnreadableData, WrongSetting
 from chatbot.events import Answered, Event, Token
@@ -37,6 +38,7 @@ from chatbot.history import History, from_messages
 from chatbot.index.base import Index
 from chatbot.index.chroma import Chroma, Dense
 from chatbot.index.lexical import Lexical
+from chatbot.ingestion import Ingestion
 from chatbot.knowledge import KnowledgeBase
 from chatbot.passage import Passage
 from chatbot.progress import Progress, silent
@@ -61,21 +63,22 @@ class Chatbot:
         self._lock = lock(chosen.home)
         self._making = threading.Lock()
         self._dialogue: Dialogue | None = None
+        self._ingestion: Ingestion | None = None
         try:
             models.sweep(chosen.home / "models")
             self._catalogue = Catalogue(chosen.home / "catalogue.sqlite")
-            self._embedder = embedder(chosen)
+            self.embedder = Apart(maker(chosen))
             self._store = Chroma(
                 chosen.chroma or chosen.home / "chroma",
-                self._embedder.fingerprint,
+                self.embedder.fingerprint,
                 self._catalogue.identity,
-                self._embedder.metric,
+                self.embedder.metric,
             )
-            self._dense = Dense(self._embedder, self._store)
+            self._dense = Dense(self.embedder, self._store)
             self.knowledge = KnowledgeBase(
                 self._catalogue,
                 self._store,
-                self._embedder,
+                self.embedder,
                 chosen.home / "files",
                 max_file_bytes=chosen.max_file_mb * 1_000_000,
                 forgotten=self._forget,
@@ -98,7 +101,7 @@ class Chatbot:
     def warm(self, progress: Progress = silent) -> None:
         """Fetch what must be fetched and load the models now, so that the first question need not wait for it."""
         self.dialogue(progress)
-        for model in (self._embedder, self._generator):
+        for model in (self.embedder, self._generator):
             if (load := getattr(model, "warm", None)) is not None:
                 load()
 
@@ -122,6 +125,15 @@ class Chatbot:
             self._catalogue.set_meta("sample", "loaded")
         return any(entry.name == SAMPLE_NAME for entry in self.knowledge.documents())
 
+    @property
+    def ingestion(self) -> Ingestion:
+        """The queue of files; what an earlier process left in it goes on when this is first asked for."""
+        with self._making:
+            if self._ingestion is None:
+                folder = self.settings.home / "arriving"
+                self._ingestion = Ingestion(self.knowledge, folder, self.embedder.apart)
+            return self._ingestion
+
     def _forget(self) -> None:
         """Drop what the generator keeps of passages, some of which are gone."""
         shutil.rmtree(read_passages(self.settings), ignore_errors=True)  # of an earlier process, too
@@ -129,6 +141,9 @@ class Chatbot:
             forget()
 
     def close(self) -> None:
+        if self._ingestion is not None:
+            self._ingestion.close()
+        self.embedder.close()
         self._store.close()
         self._catalogue.close()
         self._lock.release()
@@ -176,14 +191,19 @@ def _owner(home: Path) -> str:
 
 
 def embedder(chosen: Settings) -> Embedder:
+    return maker(chosen)()
+
+
+def maker(chosen: Settings) -> Callable[[], Embedder]:
+    """Makes the embedder, in this process or, pickled, in another."""
     if chosen.embedder == "hashing":
-        return Hashing()
+        return Hashing
     if not chosen.embedder.startswith("dpr:"):
-        return SentenceEmbedder(chosen.embedder, chosen.threads)
+        return partial(SentenceEmbedder, chosen.embedder, chosen.threads)
     question, _, context = (part.strip() for part in chosen.embedder.removeprefix("dpr:").partition(","))
     if not question or not context:
         raise WrongSetting(f"embedder is {chosen.embedder!r}: write dpr:QUESTION,CONTEXT, each a folder or a hub id")
-    return DprEmbedder(question, context, chosen.threads)
+    return partial(DprEmbedder, question, context, chosen.threads)
 
 
 def generator(chosen: Settings, progress: Progress = silent) -> Generator:

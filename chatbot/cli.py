@@ -26,6 +26,7 @@ from chatbot.settings import Settings, load, parse_assignment
 if TYPE_CHECKING:
     from chatbot.assemble import Chatbot
     from chatbot.index.base import Ranking
+    from chatbot.knowledge import Outcome
 
 Command = Callable[[argparse.Namespace], int]
 DEFAULT_COMMAND = "serve"
@@ -82,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
     made = add("ingest", ingest, "add files and folders to the knowledge base")
     made.add_argument("paths", nargs="+", metavar="PATH", type=Path)
     made.add_argument("--replace", action="store_true", help="replace documents of the same name")
+    made.add_argument(
+        "--workers", type=int, metavar="N", help="read and embed in N processes, for very many files (extra `bulk`)"
+    )
     _json(made)
     _json(add("documents", documents, "list the documents"))
     made = add("delete", delete, "delete documents")
@@ -111,6 +115,12 @@ def parser() -> argparse.ArgumentParser:
     _json(made)
     _add_training(add("train", _needs_training, "train by marginal likelihood"), add)
     made = add("bench", bench, "measure speed, side by side with its baselines")
+    made.add_argument(
+        "what", nargs="?", choices=("replies", "ingest"), default="replies", help="what to measure (default: replies)"
+    )
+    made.add_argument(
+        "--passages", type=int, default=100_000, metavar="N", help="of `ingest`: passages to search (default: 100000)"
+    )
     made.add_argument(
         "--k", type=int, nargs="+", default=[1, 3, 5, 10], metavar="K", help="passages (default: 1 3 5 10)"
     )
@@ -188,8 +198,7 @@ def _said() -> Iterator[None]:
 
 
 def ingest(options: argparse.Namespace) -> int:
-    with _open(options) as chatbot, _bar() as progress:
-        outcomes = list(chatbot.knowledge.add_all(options.paths, replace=options.replace, progress=progress))
+    outcomes = _ingested(options) if options.workers is None else _ingested_in_bulk(options)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if options.json:
         _print_json({"outcomes": [_fields(outcome) for outcome in outcomes], "failed": len(failed)})
@@ -199,6 +208,22 @@ def ingest(options: argparse.Namespace) -> int:
     if not outcomes:
         return _fail(f"no file was found in {', '.join(map(str, options.paths))}")
     return _fail(f"{len(failed)} of {len(outcomes)} files could not be added") if failed else 0
+
+
+def _ingested(options: argparse.Namespace) -> list[Outcome]:
+    with _open(options) as chatbot, _bar() as progress:
+        return list(chatbot.knowledge.add_all(options.paths, replace=options.replace, progress=progress))
+
+
+def _ingested_in_bulk(options: argparse.Namespace) -> list[Outcome]:
+    from chatbot import bulk
+
+    with _bar() as progress:
+        return list(
+            bulk.ingest(
+                _settings(options), options.paths, workers=options.workers, replace=options.replace, progress=progress
+            )
+        )
 
 
 def documents(options: argparse.Namespace) -> int:
@@ -341,6 +366,27 @@ def _folder_for_index(home: Path, options: argparse.Namespace) -> Iterator[Path]
 
 
 def bench(options: argparse.Namespace) -> int:
+    return _bench_ingest(options) if options.what == "ingest" else _bench_replies(options)
+
+
+def _bench_ingest(options: argparse.Namespace) -> int:
+    from chatbot.bench import ingest as going_in
+
+    if options.passages < 1:
+        return _fail(f"--passages is {options.passages}: give at least 1")
+    with _bar() as progress:
+        found = going_in.bench(_settings(options), options.passages, options.rounds, progress)
+    if options.json:
+        _print_json(found)
+        return 0
+    for part in ("pipeline", "knowledge_base"):
+        print(part.replace("_", " "))
+        for name, value in found[part].items():
+            print(f"  {name.replace('_', ' '):<32}{value}")
+    return 0
+
+
+def _bench_replies(options: argparse.Namespace) -> int:
     from chatbot import bench as speed
     from chatbot.assemble import generator
     from chatbot.bench import chart

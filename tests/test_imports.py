@@ -31,7 +31,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "stores": ("catalogue history", "values equations protocols"),
     "judged": ("judged", "values rows stores"),
     "embedders": (
-        "embedders.dpr embedders.hashing embedders.sentence embedders.weights",
+        "embedders.dpr embedders.hashing embedders.process embedders.sentence embedders.weights",
         "values loading equations protocols embedders",
     ),
     "generators": (
@@ -51,7 +51,10 @@ LAYERS: dict[str, tuple[str, str]] = {
         "values settings loading rows judged equations protocols stores embedders generators models steps assembly"
         " training",
     ),
-    "steps": ("rewrite retrieve generate sampling beam knowledge", "values equations protocols stores parsers steps"),
+    "steps": (
+        "rewrite retrieve generate sampling beam knowledge ingestion",
+        "values equations protocols stores parsers steps",
+    ),
     "dialogue": ("dialogue", "values equations protocols steps"),
     "assembly": (
         "assemble",
@@ -60,13 +63,14 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "commands": (
         "cli doctor evaluate",
-        "values settings rows judged equations protocols stores models steps dialogue assembly bench training commands"
-        " ui",
+        "values settings rows judged equations protocols stores models steps dialogue assembly bulk bench training"
+        " commands ui",
     ),
     "bench": (
-        "bench bench.chart bench.children bench.rag bench.systems",
+        "bench bench.chart bench.children bench.ingest bench.rag bench.systems",
         "values settings equations protocols generators models steps assembly bench",
     ),
+    "bulk": ("bulk", "values settings protocols stores indexes steps assembly"),
     "package": ("", "values assembly"),  # chatbot/__init__.py: what others may use
     "ui": ("ui ui.app ui.chat ui.i18n ui.render ui.run ui.thread", "package ui"),
 }
@@ -86,13 +90,14 @@ OWNERS: dict[str, str] = {
     "llama_cpp": "chatbot.bench.systems",
     "accelerate": "chatbot.train.loop",
     "matplotlib": "chatbot.bench.chart chatbot.train.curve",
-    "numpy": "chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
-    " chatbot.index.chroma chatbot.train.examples",
+    "numpy": "chatbot.bulk chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing"
+    " chatbot.embedders.sentence chatbot.index.chroma chatbot.train.examples",
     "openvino": "chatbot.generators.openvino",
     "peft": "chatbot.generators.adapter chatbot.train.model chatbot.train.trainable",
     "platformdirs": "chatbot.settings",
     "pypdfium2": "chatbot.parse.pdf",
     "selectolax": "chatbot.parse.web",
+    "ray": "chatbot.bulk",
     "safetensors": "chatbot.loading chatbot.generators.disk_cache chatbot.train.loop",
     "semantic_text_splitter": "chatbot.split",
     "sentence_transformers": "chatbot.embedders.sentence chatbot.train.encoder",

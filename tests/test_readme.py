@@ -95,7 +95,8 @@ def test_the_tree_is_that_of_the_repository():
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CHANGELOG.md", "LOG.md", "docs/architecture.md", "docs/hugging-face-rag.md"]
+    "document",
+    ["README.md", "CHANGELOG.md", "LOG.md", "docs/architecture.md", "docs/hugging-face-rag.md", "docs/scale.md"],
 )
 def test_every_relative_link_leads_somewhere(document: str):
     text = (ROOT / document).read_text("utf-8")

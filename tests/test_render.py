@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot import Citation, Hit, Passage, Query, Reply, Turn
+from chatbot.ingestion import Batch, File
 from ui import render
 from ui.i18n import LANGUAGES, preferred, texts
 
@@ -122,7 +123,8 @@ def test_hostile_text_is_only_text_wherever_it_comes_from():
         render.utterance(HOSTILE),
         render.unfinished(turn.query, HOSTILE, HOSTILE, WORDS),
         render.broken_off(turn.query, HOSTILE, HOSTILE, WORDS),
-        render.outcomes([(HOSTILE, HOSTILE, HOSTILE)], WORDS),
+        render.arriving([Batch("b", (File(HOSTILE, "b", "", HOSTILE, 1, "", "failed", HOSTILE),))], WORDS),
+        render.asked([Batch("b", (File(HOSTILE, "b", "", HOSTILE, 1, "", "asking", HOSTILE),))], WORDS),
         render.conversations([(HOSTILE, HOSTILE, HOSTILE)], HOSTILE, WORDS),
         render.settings([(HOSTILE, HOSTILE)], WORDS),
     ]
@@ -192,3 +194,29 @@ def test_a_reply_says_what_it_was_made_without():
     turn = Turn(Query("q", "q", "en"), Reply("text", notice="<b> was cut"))
     assert "<b> was cut" in Page(render.reply(turn, 0, WORDS)).text
     assert "b" not in Page(render.reply(turn, 0, WORDS)).tags
+
+
+def test_files_on_their_way_show_how_far_they_are_and_the_running_ones_first():
+    files = (
+        File("1", "b", "", "done.md", 10, "", "added", passages=57),
+        File("2", "b", "", "waits.md", 10),
+        File("3", "b", "", "taken.md", 10, "", "asking"),
+        File("4", "b", "", "runs.md", 10, "", "embedding", passages=120, embedded=60),
+    )
+    page = Page(render.arriving([Batch("b", files, 43.2, 61.0)], WORDS))
+    assert page.text.startswith("2 of 4 files · 43 passages a second · about 61 s left")
+    assert ("aria-valuenow", "62") in page.attributes  # two and a half of four
+    assert page.text.index("runs.mdEmbedding60 of 120 passages") < page.text.index("done.mdAddedPassages: 57")
+    assert "taken.md" not in page.text
+    assert "taken.md" in render.asked([Batch("b", files)], WORDS).replace("&#46;", ".")
+
+
+def test_a_batch_that_is_done_shows_no_rate():
+    page = Page(render.arriving([Batch("b", (File("1", "b", "", "a.md", 1, "", "failed", "no text"),))], WORDS))
+    assert page.text.startswith("File") and "a.mdFailedno text" in page.text
+
+
+def test_of_very_many_files_the_number_of_the_rest_is_shown():
+    files = tuple(File(str(n), "b", "", f"{n}.md", 1) for n in range(render.SHOWN + 7))
+    page = Page(render.arriving([Batch("b", files)], WORDS))
+    assert page.tags.count("tr") == render.SHOWN + 1 and page.text.endswith("and 7 more files")

@@ -12,7 +12,7 @@ import logging
 import re
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,12 @@ _READ_KEY = """(_, ...others) => {
   sessionStorage.setItem('marginalia', key);
   return [key, ...others];
 }"""
+_READ_VISITOR = """(_, ...others) => {
+  let key = localStorage.getItem('marginalia-visitor');
+  if (!key) key = [...crypto.getRandomValues(new Uint8Array(16))].map(b => b.toString(16).padStart(2, '0')).join('');
+  localStorage.setItem('marginalia-visitor', key);
+  return [key, ...others];
+}"""
 _WRITE_KEY = "key => { sessionStorage.setItem('marginalia', key); return []; }"
 
 # Deleting takes two clicks on the same button: the first asks, and is forgotten after a while or when focus leaves.
@@ -63,8 +69,25 @@ element.addEventListener('click', event => {
 element.addEventListener('focusout', event => { if (event.target.matches('.mg-delete')) disarm(event.target); });
 """
 
+_ASKED_SCRIPT = """
+element.addEventListener('click', event => {
+  const button = event.target.closest('.mg-choose');
+  if (button) trigger('choose', {key: button.dataset.key, choice: button.dataset.choice});
+});
+"""
 
 log = logging.getLogger(__name__)
+
+_TICK_SECONDS = 1.0  # between looks at what files are on their way, while there are any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a tab shows of the documents: so that it is drawn again only where it has changed."""
+
+    asked: str = ""
+    arriving: str = ""
+    stored: tuple[str, ...] | None = None  # documents' ids
 
 
 class AddressUnusable(MarginaliaError):
@@ -94,6 +117,7 @@ class App(gr.Blocks):
     ) -> None:
         super().__init__(title="Marginalia", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400))
         self._chatbot = chatbot
+        self._ingestion = chatbot.ingestion  # what an earlier process left in it goes on from here
         self._shared = shared
         with self:
             self._lay_out(language, examples, concurrency_limit)
@@ -103,6 +127,9 @@ class App(gr.Blocks):
     def _lay_out(self, language: str | None, examples: Sequence[str], concurrency_limit: int | None) -> None:
         words = texts(language or "en")
         self._key = gr.Textbox(visible=False)
+        self._visitor = gr.Textbox(visible=False)
+        self._seen = gr.State(_Seen())
+        self._clock = gr.Timer(_TICK_SECONDS, active=False)
         self._mine = gr.BrowserState([], storage_key="marginalia-conversations", secret="marginalia")
         with gr.Sidebar(open=False, width=280, elem_classes="mg-app mg-sidebar"):
             self._conversations = _list("", elem_classes="mg-app")
@@ -121,7 +148,9 @@ class App(gr.Blocks):
             with gr.Tab(words["tab.documents"]) as self._documents_tab:
                 self._files = gr.File(label=words["upload"], file_count="multiple", height=150, elem_classes="mg-files")
                 self._replace = gr.Checkbox(label=words["replace"], info=words["replace.help"], container=False)
-                self._outcomes = gr.HTML(apply_default_css=False, elem_classes="mg-app", min_height=24)
+                self._asked = gr.HTML(js_on_load=_ASKED_SCRIPT, apply_default_css=False, elem_classes="mg-app")
+                self._cancel = gr.Button(words["arriving.cancel"], visible=False, size="sm", elem_classes="mg-new")
+                self._arriving = gr.HTML(apply_default_css=False, elem_classes="mg-app", min_height=24)
                 self._documents = _list("", elem_classes="mg-app")
             with gr.Tab(words["tab.about"]) as self._about_tab:
                 self._about = gr.HTML(apply_default_css=False, elem_classes="mg-app")
@@ -138,7 +167,6 @@ class App(gr.Blocks):
             js=_READ_KEY,
             **telling,
         ).then(None, [self._key], js=_WRITE_KEY, **quick)
-        self.load(self._list_documents, None, [self._documents, self._about], **quick)
         for saved in self.chat.on_change(
             self._save, [*kept, self.chat.conversation], [*kept, self._conversations], **telling
         ):
@@ -151,17 +179,21 @@ class App(gr.Blocks):
                 [self._key, self._conversations, *self.chat.shown],
                 **telling,
             ).then(None, [self._key], js=_WRITE_KEY, **quick)
+        watching = [self._visitor, self._seen]
+        watched = [self._seen, self._clock, self._asked, self._cancel, self._arriving, self._documents, self._about]
+        self.load(self._watch_anew, watching, [self._visitor, *watched], js=_READ_VISITOR, **quick)
         self._files.upload(
             self._add,
-            [self._files, self._replace],
-            [self._outcomes, self._files, self._documents, self._about],
+            [self._files, self._replace, *watching],
+            [self._files, *watched],
             preprocess=False,  # keeps each file's own name, which File's preprocessing drops
-            concurrency_limit=1,  # embedding takes every core
-            show_progress_on=self._outcomes,
-            api_visibility="private",
+            **quick,
         )
+        self._clock.tick(self._watch, watching, watched, **quick)
+        self._cancel.click(self._give_up, watching, watched, **quick)
+        self._asked.choose(self._choose, watching, watched, **quick)
+        self._documents_tab.select(self._watch, watching, watched, **quick)
         self._documents.remove(self._delete, None, [self._documents, self._about], **telling)
-        self._documents_tab.select(self._list_documents, None, [self._documents, self._about], **quick)
 
     # -- conversations
 
@@ -236,36 +268,48 @@ class App(gr.Blocks):
         self,
         uploaded: list[dict[str, Any]] | None,
         replace: bool,
+        visitor: str,
+        seen: _Seen,
         request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how gradio hands one over
     ) -> tuple[Any, ...]:
-        words = self.chat.words(request)
-        files = uploaded or []
-        rows = []
-        for position, file in enumerate(files):
-            path, name = Path(file["path"]), _base_name(file.get("orig_name") or file["path"])
-            doing = words["uploading"].format(name=name)
+        files = [(Path(file["path"]), _base_name(file.get("orig_name") or file["path"])) for file in uploaded or []]
+        self._ingestion.submit(files, owner=visitor, replace=replace, move=True)
+        return None, *self._watch(visitor, seen, request)
 
-            def report(share: float, _: str, position: int = position, doing: str = doing) -> None:
-                progress((position + share) / len(files), desc=doing)
+    def _give_up(self, visitor: str, seen: _Seen, request: gr.Request) -> tuple[Any, ...]:
+        for batch in self._batches(visitor):
+            self._ingestion.cancel(batch.id)
+        return self._watch(visitor, seen, request)
 
-            report(0.0, "")
-            rows.append(self._add_one(path, name, replace, report, words))
-            path.unlink(missing_ok=True)  # the chatbot keeps its own copy
-        return render.outcomes(rows, words), None, *self._list_documents(request)
+    def _choose(self, visitor: str, seen: _Seen, chosen: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+        """For a file whose name is taken."""
+        if chosen.choice in ("replace", "keep", "skip"):
+            self._ingestion.answer(str(chosen.key), chosen.choice, visitor if self._shared else None)
+        return self._watch(visitor, seen, request)
 
-    def _add_one(
-        self, path: Path, name: str, replace: bool, report: Callable[[float, str], None], words: Texts
-    ) -> tuple[str, str, str]:
-        try:
-            outcome = self._chatbot.knowledge.add(path, name=name, replace=replace, progress=report)
-        except MarginaliaError as error:
-            return name, "failed", str(error)
-        except Exception:  # one file's trouble must not hide what became of the others
-            log.exception("%r could not be added", name)
-            return name, "failed", words["failed"]
-        passages = words["outcome.passages"].format(count=outcome.passages) if outcome.passages else ""
-        return name, outcome.status, outcome.message or passages
+    def _watch_anew(self, visitor: str, _: _Seen, request: gr.Request) -> tuple[Any, ...]:
+        """For a page that shows nothing yet."""
+        return visitor, *self._watch(visitor, _Seen(), request)
+
+    def _watch(self, visitor: str, seen: _Seen, request: gr.Request) -> tuple[Any, ...]:
+        """What files are on their way; only what has changed is drawn again, and the clock ticks while they are."""
+        words, batches = self.chat.words(request), self._batches(visitor)
+        running = any(not batch.done for batch in batches)
+        stored = tuple(entry.id for entry in self._chatbot.knowledge.documents())
+        now = _Seen(render.asked(batches, words), render.arriving(batches, words), stored)
+        documents = self._list_documents(request) if now.stored != seen.stored else (gr.skip(), gr.skip())
+        return (
+            now,
+            gr.Timer(active=running),
+            gr.skip() if now.asked == seen.asked else now.asked,
+            gr.Button(visible=running),
+            gr.skip() if now.arriving == seen.arriving else now.arriving,
+            *documents,
+        )
+
+    def _batches(self, visitor: str) -> tuple[Any, ...]:
+        """Strangers see each their own."""
+        return tuple(self._ingestion.batches(visitor if self._shared else None))
 
     def _delete(self, chosen: gr.EventData, request: gr.Request) -> tuple[str, str]:
         try:
@@ -296,6 +340,7 @@ class App(gr.Blocks):
             self._about_tab,
             self._files,
             self._replace,
+            self._cancel,
         ]
 
     def _translate(self, request: gr.Request) -> tuple[Any, ...]:
@@ -307,6 +352,7 @@ class App(gr.Blocks):
             gr.Tab(words["tab.about"]),
             gr.File(label=words["upload"]),
             gr.Checkbox(label=words["replace"], info=words["replace.help"]),
+            gr.Button(words["arriving.cancel"]),
         )
 
 

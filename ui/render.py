@@ -19,6 +19,7 @@ Texts = Mapping[str, str]
 
 COLOURS = 8  # in style.css: mg-c0 ... mg-c7, by source number
 CLAMPED = 220  # characters of a passage that fit its folded card, about
+SHOWN = 1000  # files on their way in; of more, their number
 LEADING_HEADINGS = re.compile(r"\A(#+ .*\n+)+(?=.)")  # shown above the passage already
 
 # HTML has no way to write these, and shows them as nothing or as another character.
@@ -37,6 +38,36 @@ class Entry(Protocol):
     passages: int
     added: str
     notice: str
+
+
+class File(Protocol):
+    """A file of a batch, as `chatbot.ingestion` lists it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def passages(self) -> int: ...
+    @property
+    def embedded(self) -> int: ...
+
+
+class Batch(Protocol):
+    """What one person handed in, as `chatbot.ingestion` lists it."""
+
+    @property
+    def files(self) -> Sequence[File]: ...
+    @property
+    def passages_per_s(self) -> float: ...
+    @property
+    def seconds_left(self) -> float | None: ...
+    @property
+    def done(self) -> bool: ...
 
 
 def visible(text: str) -> str:
@@ -196,17 +227,63 @@ def _bar(prior: float, texts: Texts) -> str:
     )
 
 
-def outcomes(rows: Sequence[tuple[str, str, str]], texts: Texts) -> str:
-    """What became of each uploaded file: (name, status, message)."""
-    if not rows:
+def arriving(batches: Sequence[Batch], texts: Texts) -> str:
+    """Files on their way in and what became of them, a row each; above them how far all is."""
+    files = [file for batch in batches for file in batch.files if file.state != "asking"]
+    if not files:
         return ""
     head = _head(texts, "outcome.file", "outcome.status", "outcome.message")
     body = "".join(
-        f'<tr class="mg-{escape(status)}"><td class="mg-name">{escape(name)}</td>'
-        f'<td>{escape(texts.get(f"status.{status}", status))}</td><td class="mg-text">{escape(message)}</td></tr>'
-        for name, status, message in rows
+        f'<tr class="mg-{escape(file.state)}"><td class="mg-name">{escape(file.name)}</td>'
+        f'<td>{escape(texts[f"status.{file.state}"])}</td><td class="mg-text">{escape(_how(file, texts))}</td></tr>'
+        for file in sorted(files, key=lambda file: file.state not in ("reading", "embedding"))[:SHOWN]
     )
-    return f'<div class="mg-scroll"><table class="mg-table mg-outcomes">{head}<tbody>{body}</tbody></table></div>'
+    more = f'<p class="mg-hint">{escape(texts["arriving.more"].format(count=len(files) - SHOWN))}</p>'
+    return (
+        f'{_pace(batches, texts)}<div class="mg-scroll mg-files-shown"><table class="mg-table mg-outcomes">{head}'
+        f"<tbody>{body}</tbody></table></div>{more if len(files) > SHOWN else ''}"
+    )
+
+
+def asked(batches: Sequence[Batch], texts: Texts) -> str:
+    """Files whose name is taken by other content, each with what can be done."""
+    return "".join(
+        f'<div class="mg-note mg-asked" role="group"><span>{escape(texts["asked"].format(name=file.name))}</span>'
+        + "".join(
+            f'<button class="mg-choose" type="button" data-key="{escape(file.id)}" data-choice="{choice}">'
+            f"{escape(texts[f'asked.{choice}'])}</button>"
+            for choice in ("replace", "keep", "skip")
+        )
+        + "</div>"
+        for batch in batches
+        for file in batch.files
+        if file.state == "asking"
+    )
+
+
+def _pace(batches: Sequence[Batch], texts: Texts) -> str:
+    files = [file for batch in batches if not batch.done for file in batch.files]
+    if not files:
+        return ""
+    done = sum(file.state not in ("waiting", "reading", "embedding") for file in files)
+    said = [texts["arriving.files"].format(done=done, count=len(files))]
+    if rate := max(batch.passages_per_s for batch in batches):
+        said.append(texts["arriving.rate"].format(rate=f"{rate:.1f}" if rate < 10 else f"{rate:.0f}"))
+    if left := max(batch.seconds_left or 0 for batch in batches):
+        unit = "minutes" if left >= 90 else "seconds"
+        said.append(texts[f"arriving.{unit}"].format(count=round(left / 60 if unit == "minutes" else max(1, left))))
+    share = (done + sum(file.embedded / file.passages for file in files if file.state == "embedding")) / len(files)
+    return (
+        f'<div class="mg-pace"><span>{escape(" · ".join(said))}</span><div class="mg-bar" role="progressbar" '
+        f'aria-valuenow="{100 * share:.0f}"><i style="width:{100 * share:.1f}%"></i></div></div>'
+    )
+
+
+def _how(file: File, texts: Texts) -> str:
+    if file.state == "embedding":
+        return texts["arriving.embedded"].format(done=file.embedded, count=file.passages)
+    passages = texts["outcome.passages"].format(count=file.passages) if file.passages else ""
+    return file.message or ("" if file.state in ("waiting", "reading", "cancelled") else passages)
 
 
 def documents(entries: Sequence[Entry], texts: Texts) -> str:

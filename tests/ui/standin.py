@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from chatbot import (
@@ -24,6 +26,7 @@ from chatbot import (
     Turn,
 )
 from chatbot.errors import UnreadableDocument, UnusableUtterance
+from chatbot.ingestion import Ingestion
 from chatbot.knowledge import Outcome
 from chatbot.settings import Settings
 
@@ -118,6 +121,10 @@ class StandIn:
     delay: float = 0.01
     reply: str = ""  # said instead, where not empty
     closed: int = 0
+
+    @cached_property
+    def ingestion(self) -> Ingestion:
+        return Ingestion(self.knowledge, Path(tempfile.mkdtemp(prefix="marginalia-")))
 
     def answer(self, conversation: Conversation, utterance: str, *, searched: str = "") -> Iterator[Event]:
         try:

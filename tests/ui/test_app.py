@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from chatbot import Chatbot, MarginaliaError, open_chatbot
+from tests.ui.standin import Knowledge, StandIn
 from tests.ui.test_chat import HOSTILE, answers, ask
 from ui import build_app
 from ui.app import listen
@@ -74,18 +76,72 @@ def test_a_hostile_file_name_is_only_text(serve, visit, chatbot):
     assert page.locator("img[src=x], img[src*=evil], .katex").count() == 0
 
 
-def test_a_documents_new_version_needs_the_box_to_be_ticked(serve, visit, chatbot):
+def test_a_documents_new_version_asks_what_to_do_unless_the_box_is_ticked(serve, visit, chatbot):
     page = visit(serve(build_app(chatbot)))
     tab(page, "Documents")
     upload(page, PETS)
     expect(page.locator(".mg-outcomes .mg-added")).to_be_visible()
-    newer = PETS | {"buffer": b"Cats may come too."}
-    upload(page, newer)
-    expect(page.locator(".mg-outcomes .mg-failed")).to_be_visible()
-    page.get_by_label("Replace documents of the same name").check()
-    upload(page, newer)
+    upload(page, PETS | {"buffer": b"Cats may come too."})
+    asked = page.locator(".mg-asked")
+    expect(asked).to_contain_text("Pet policy.md is there already")
+    page.reload()
+    tab(page, "Documents")
+    asked.get_by_role("button", name="Replace").click()
     expect(page.locator(".mg-outcomes .mg-replaced")).to_be_visible()
-    assert len(chatbot.knowledge.documents()) == 1
+    expect(asked).to_have_count(0)
+    page.get_by_label("Replace documents of the same name").check()
+    upload(page, PETS | {"buffer": b"Parrots may come."}, EMPTY)
+    expect(page.locator(".mg-outcomes .mg-failed")).to_be_visible()
+    expect(page.locator(".mg-outcomes .mg-replaced")).to_be_visible()
+    expect(asked).to_have_count(0)
+    assert [passage.text for passage in chatbot.knowledge.passages().values()] == ["Parrots may come."]
+
+
+class Halting(Knowledge):
+    """Its files stop half-way until they are allowed to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+
+    def add(self, file, *, name, replace, progress):
+        progress(0.2 + 0.75 / 3, f"embedding 120 passages of {name}")
+        while not self.go_on.wait(0.02):
+            progress(0.2 + 0.75 / 3, f"embedding 120 passages of {name}")
+        return super().add(file, name=name, replace=replace)
+
+
+def test_files_on_their_way_survive_a_reload_leave_the_chat_free_and_can_be_cancelled(serve, visit):
+    chatbot = StandIn(knowledge=Halting())
+    address = serve(build_app(chatbot, shared=True))
+    page = visit(address)
+    tab(page, "Documents")
+    upload(page, *(PETS | {"name": f"{n}.md"} for n in range(5)))
+    rows = page.locator(".mg-outcomes tbody tr")
+    expect(rows).to_have_count(5)
+    expect(page.locator(".mg-outcomes .mg-embedding")).to_have_count(3)
+    expect(page.locator(".mg-outcomes .mg-embedding").first).to_contain_text("40 of 120 passages")
+    expect(page.locator(".mg-outcomes .mg-waiting")).to_have_count(2)
+    expect(page.locator(".mg-pace")).to_contain_text("0 of 5 files")
+    stranger = visit(address)
+    tab(stranger, "Documents")
+    expect(stranger.get_by_text("No documents yet")).to_be_visible()
+    assert stranger.locator(".mg-outcomes").count() == 0
+    tab(page, "Chat")
+    ask(page, "Is there anything?")
+    answers(page, 1)
+    page.reload()
+    tab(page, "Documents")
+    expect(rows).to_have_count(5)
+    cancel = page.get_by_role("button", name="Cancel")
+    cancel.click()
+    expect(page.locator(".mg-outcomes .mg-cancelled")).to_have_count(5)
+    expect(cancel).to_be_hidden()
+    chatbot.knowledge.go_on.set()
+    upload(page, PETS)
+    expect(page.locator(".mg-outcomes .mg-added")).to_have_count(1)
+    expect(rows).to_have_count(1)
+    expect(page.locator("table:not(.mg-outcomes) tr", has_text="Pet policy.md")).to_be_visible()
 
 
 def test_a_reload_keeps_the_conversation_and_another_tab_has_its_own(serve, visit, chatbot, tmp_path):

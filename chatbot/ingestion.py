@@ -1,0 +1,397 @@
+"""Files on their way into the knowledge base: a queue that several people fill and threads empty.
+
+What was handed in survives a kill: its copy and its line in the queue are written before `submit` returns, and stay
+until the document is in, has failed or was given up. A file that was being read is begun anew. A file goes in as
+`KnowledgeBase.add` does it, wholly or not at all; this module reads, splits and embeds nothing itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import re
+import shutil
+import sqlite3
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from chatbot.errors import HomeDamaged, MarginaliaError, NameTaken
+from chatbot.knowledge import Outcome
+from chatbot.progress import Progress
+
+State = Literal["waiting", "reading", "embedding", "asking", "added", "replaced", "unchanged", "failed", "cancelled"]
+Choice = Literal["replace", "keep", "skip"]
+
+RUNNING: frozenset[State] = frozenset(("reading", "embedding"))
+UNDONE: frozenset[State] = RUNNING | {"waiting"}
+
+_THREADS = 3  # one file's passages are embedded while the next files are parsed
+_CLOSING_S = 5.0  # storing a document that is under way takes less
+_WINDOW_S = 30.0  # over which rates are measured
+_TABLE = """
+CREATE TABLE IF NOT EXISTS files (
+    place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, batch TEXT NOT NULL, owner TEXT NOT NULL,
+    name TEXT NOT NULL, bytes INTEGER NOT NULL, choice TEXT NOT NULL, state TEXT NOT NULL, message TEXT NOT NULL,
+    passages INTEGER NOT NULL
+)
+"""
+# How `KnowledgeBase.add` reports that it embeds; `test_ingestion` holds the two together.
+_EMBEDDING = re.compile(r"embedding (\d+) passages of ")
+_EMBEDDED = (0.2, 0.95)  # of the whole, when embedding begins and ends
+
+log = logging.getLogger(__name__)
+
+
+class Knowledge(Protocol):
+    """What takes a file: a KnowledgeBase."""
+
+    def add(self, file: str | Path, *, name: str | None, replace: bool, progress: Progress) -> Outcome: ...
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of a batch, as far as it has come."""
+
+    id: str
+    batch: str
+    owner: str  # who handed it in, as the caller tells people apart
+    name: str
+    bytes: int
+    choice: Literal["", "replace", "keep"] = ""  # what to do where the name is taken; "": ask
+    state: State = "waiting"
+    message: str = ""  # why it failed; else what a person should know of it
+    passages: int = 0  # 0: not known yet
+    embedded: int = 0  # passages of them
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one person handed in at one time, in that order."""
+
+    id: str
+    files: tuple[File, ...]
+    passages_per_s: float = 0.0  # of all batches together, over the last half minute; 0: not known
+    seconds_left: float | None = None  # None: not known, or nothing left
+
+    @property
+    def done(self) -> bool:
+        """Nothing more happens by itself; a file may still wait for an answer."""
+        return not any(file.state in UNDONE for file in self.files)
+
+
+class _Cancelled(Exception):
+    """Raised inside `add`, by the progress that it reports to."""
+
+
+@dataclass
+class _Pace:
+    """How fast things went lately: passages and bytes, over the last `_WINDOW_S` seconds of work."""
+
+    steps: deque[tuple[float, float, float]] = field(default_factory=deque)  # (when, passages, bytes)
+
+    def add(self, passages: float, size: float) -> None:
+        self.steps.append((time.monotonic(), passages, size))
+
+    def rates(self, now: float) -> tuple[float, float]:
+        """(passages, bytes) a second; (0, 0) where nothing is known."""
+        while self.steps and now - self.steps[0][0] > _WINDOW_S:
+            self.steps.popleft()
+        if len(self.steps) < 2 or (span := now - self.steps[0][0]) < 0.5:
+            return 0.0, 0.0
+        later = list(self.steps)[1:]  # what the first step did was done before the window
+        return sum(step[1] for step in later) / span, sum(step[2] for step in later) / span
+
+
+class Ingestion:
+    """Any thread may call; nothing here waits for a file. `folder` is its own. Raises HomeDamaged.
+
+    Batches take turns, so that one file does not wait behind another person's five hundred. What was left over when
+    the last process ended goes on at once. `around` is entered by each thread that works.
+    """
+
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        folder: Path,
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
+        threads: int = _THREADS,
+    ) -> None:
+        self._knowledge = knowledge
+        self._folder = folder
+        self._around = around
+        self._changed = threading.Condition()
+        self._files: dict[str, File] = {}
+        self._turns = itertools.count(1)
+        self._served: dict[str, int] = {}  # which turn each batch had last
+        self._leaving: set[str] = set()  # files being read that are no longer wanted
+        self._pace = _Pace()
+        self._closed = False
+        self._store = self._open()
+        self._recover()
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(
+        self,
+        files: Iterable[tuple[Path, str]],
+        *,
+        owner: str = "",
+        replace: bool = False,
+        keep: bool = False,
+        move: bool = False,
+    ) -> str:
+        """The batch's id, once (file, name) are in our hands: `move` takes the files away from where they are.
+
+        `replace`, `keep`: what to do where a name is taken by other content; without either, it is asked. A file that
+        cannot be copied has failed. The owner's earlier batches that are done are shown no more.
+        """
+        batch = uuid.uuid4().hex
+        choice: Literal["", "replace", "keep"] = "replace" if replace else "keep" if keep else ""
+        taken = [self._take(File(uuid.uuid4().hex, batch, owner, name, 0, choice), path, move) for path, name in files]
+        with self._changed:
+            self._drop(earlier for earlier in self._of(owner) if earlier.done)
+            self._store.executemany(
+                "INSERT INTO files (id, batch, owner, name, bytes, choice, state, message, passages) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [(f.id, f.batch, f.owner, f.name, f.bytes, f.choice, f.state, f.message, f.passages) for f in taken],
+            )
+            self._store.commit()
+            self._files |= {file.id: file for file in taken}
+            self._changed.notify_all()
+        return batch
+
+    def batches(self, owner: str | None = None) -> tuple[Batch, ...]:
+        """Oldest first: those of an owner, or of everybody."""
+        with self._changed:
+            return self._of(owner)
+
+    def cancel(self, batch: str, owner: str | None = None) -> None:
+        """Nothing more of it goes in; what is in stays. A file that is being read is given up within a few seconds."""
+        with self._changed:
+            for file in self._in(batch, owner):
+                if file.state in ("waiting", "asking"):
+                    self._finish(replace(file, state="cancelled"))
+                elif file.state in RUNNING:
+                    self._leaving.add(file.id)
+
+    def answer(self, file: str, choice: Choice, owner: str | None = None) -> None:
+        """What to do with a file whose state is "asking"; of any other, and of another owner's, nothing happens."""
+        with self._changed:
+            asked = self._files.get(file)
+            if asked is None or asked.state != "asking" or owner not in (None, asked.owner):
+                return
+            if choice == "skip":
+                self._finish(replace(asked, state="cancelled", message=""))
+            else:
+                self._put(replace(asked, state="waiting", choice=choice, message=""))
+                self._changed.notify_all()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Until nothing is left to do, or time is up; whether nothing is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: all(f.state not in UNDONE for f in self._files.values()), timeout_s)
+
+    def close(self) -> None:
+        """What is under way is given up, and begun anew by the next who opens this folder."""
+        with self._changed:
+            self._closed = True
+            self._leaving |= set(self._files)
+            self._changed.notify_all()
+        deadline = time.monotonic() + _CLOSING_S
+        for thread in self._threads:  # one that waits for a parser touches nothing afterwards
+            thread.join(max(0.0, deadline - time.monotonic()))
+        with self._changed:
+            self._store.close()
+
+    # -- the queue, under the lock
+
+    def _of(self, owner: str | None) -> tuple[Batch, ...]:
+        grouped: dict[str, list[File]] = {}
+        for file in self._files.values():
+            if owner in (None, file.owner):
+                grouped.setdefault(file.batch, []).append(file)
+        passages, size = self._pace.rates(time.monotonic())
+        everything = _left(self._files.values())
+        active = len({file.batch for file in self._files.values() if file.state in UNDONE})
+        return tuple(
+            Batch(id, tuple(files), passages if _left(files) else 0.0, _seconds(_left(files), active, everything, size))
+            for id, files in grouped.items()
+        )
+
+    def _in(self, batch: str, owner: str | None) -> list[File]:
+        return [file for file in self._files.values() if file.batch == batch and owner in (None, file.owner)]
+
+    def _next(self) -> File | None:
+        """The first waiting file of the batch whose last turn is longest ago."""
+        waiting: dict[str, File] = {}
+        for file in self._files.values():
+            if file.state == "waiting":
+                waiting.setdefault(file.batch, file)
+        return min(waiting.values(), key=lambda file: self._served.get(file.batch, 0), default=None)
+
+    def _put(self, file: File) -> None:
+        """Also on disk. What cannot be written is done again at the next start, which changes nothing."""
+        self._files[file.id] = file
+        try:
+            self._store.execute(
+                "UPDATE files SET state = ?, message = ?, passages = ?, choice = ? WHERE id = ?",
+                (file.state, file.message, file.passages, file.choice, file.id),
+            )
+            self._store.commit()
+        except sqlite3.Error:
+            log.exception("what became of %r could not be written", file.name)
+
+    def _finish(self, file: File) -> None:
+        self._put(file)
+        self._leaving.discard(file.id)
+        shutil.rmtree(self._folder / file.id, ignore_errors=True)
+        self._changed.notify_all()
+
+    def _drop(self, batches: Iterable[Batch]) -> None:
+        gone = [file.id for batch in batches for file in batch.files]
+        self._store.executemany("DELETE FROM files WHERE id = ?", [(id,) for id in gone])
+        for id in gone:
+            del self._files[id]
+            shutil.rmtree(self._folder / id, ignore_errors=True)
+
+    # -- one file
+
+    def _take(self, file: File, path: Path, move: bool) -> File:
+        place = self._folder / file.id
+        try:
+            place.mkdir(parents=True)
+            copy = place / "file"
+            if move:
+                shutil.move(path, copy)
+            else:
+                shutil.copyfile(path, copy)
+            return replace(file, bytes=copy.stat().st_size)
+        except OSError as error:
+            shutil.rmtree(place, ignore_errors=True)
+            return replace(file, state="failed", message=f"{file.name!r} cannot be copied: {error.strerror or error}")
+
+    def _work(self) -> None:
+        with self._around():
+            while (file := self._begin()) is not None:
+                self._end(file.id, self._add(file))
+
+    def _begin(self) -> File | None:
+        """Waits for a file; None when there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._next() is not None)
+            if self._closed or (file := self._next()) is None:
+                return None
+            self._served[file.batch] = next(self._turns)
+            self._files[file.id] = replace(file, state="reading")  # on disk it waits still: it may be begun anew
+            return self._files[file.id]
+
+    def _add(self, file: File) -> File:
+        """What became of it."""
+        keep = {"keep": True} if file.choice == "keep" else {}
+        add: Callable[..., Outcome] = self._knowledge.add
+        try:
+            outcome = add(
+                self._folder / file.id / "file",
+                name=file.name,
+                replace=file.choice == "replace",
+                progress=lambda share, doing: self._report(file.id, share, doing),
+                **keep,
+            )
+        except _Cancelled:
+            return replace(file, state="cancelled")
+        except NameTaken as error:
+            return replace(file, state="asking", message=str(error))
+        except MarginaliaError as error:
+            return replace(file, state="failed", message=str(error))
+        except Exception as error:  # one file's trouble must not end the thread
+            log.exception("%r could not be added", file.name)
+            return replace(file, state="failed", message=f"{type(error).__name__}: this is a bug of ours, see the log")
+        return replace(
+            file, state=outcome.status, message=outcome.message, passages=outcome.passages, embedded=outcome.passages
+        )
+
+    def _report(self, id: str, share: float, doing: str) -> None:
+        """Called by `add` as it goes on. Raises _Cancelled where the file is no longer wanted."""
+        with self._changed:
+            if id in self._leaving:
+                raise _Cancelled
+            before = self._files[id]
+            if found := _EMBEDDING.match(doing):
+                passages = int(found[1])
+                embedded = round(passages * (share - _EMBEDDED[0]) / (_EMBEDDED[1] - _EMBEDDED[0]))
+            else:
+                passages = embedded = before.passages
+            self._advance(before, replace(before, state="embedding" if found else before.state, passages=passages,
+                                          embedded=embedded))  # fmt: skip
+
+    def _advance(self, before: File, after: File) -> None:
+        done = after.embedded - before.embedded
+        self._pace.add(done, after.bytes * done / after.passages if after.passages else 0)
+        self._files[after.id] = after
+
+    def _end(self, id: str, outcome: File) -> None:
+        with self._changed:
+            if self._closed and outcome.state not in ("added", "replaced", "unchanged"):
+                return  # it waits on disk, for the next process
+            before = self._files[id]
+            if outcome.state in ("added", "replaced"):
+                self._advance(before, replace(before, passages=outcome.passages, embedded=outcome.passages))
+            if outcome.state == "asking":
+                self._put(outcome)
+                self._changed.notify_all()
+            else:
+                self._finish(outcome)
+
+    # -- on disk
+
+    def _open(self) -> sqlite3.Connection:
+        """Used under the lock, by whichever thread."""
+        path = self._folder / "queue.sqlite"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            store = sqlite3.connect(path, check_same_thread=False)
+            store.execute("PRAGMA journal_mode = WAL")
+            store.execute("PRAGMA secure_delete = ON")
+            store.execute(_TABLE)
+            store.commit()
+        except (OSError, sqlite3.DatabaseError) as error:
+            raise HomeDamaged(
+                f"the queue of files {str(path)!r} cannot be used ({error}): delete its folder, and what waits in it"
+            ) from error
+        return store
+
+    def _recover(self) -> None:
+        """What waited or was being read waits; copies that belong to nothing go."""
+        rows: Sequence[tuple[Any, ...]] = self._store.execute(
+            "SELECT id, batch, owner, name, bytes, choice, state, message, passages FROM files ORDER BY place"
+        ).fetchall()
+        self._files = {row[0]: File(*row) for row in rows}
+        self._drop(batch for batch in self._of(None) if all(f.state not in UNDONE | {"asking"} for f in batch.files))
+        self._store.commit()
+        kept = {file.id for file in self._files.values() if file.state in ("waiting", "asking")}
+        for place in os.scandir(self._folder):
+            if place.is_dir() and place.name not in kept:
+                shutil.rmtree(place.path, ignore_errors=True)
+
+
+def _left(files: Iterable[File]) -> float:
+    """Bytes still to be done."""
+    return sum(
+        file.bytes * (1 - file.embedded / file.passages if file.passages else 1)
+        for file in files
+        if file.state in UNDONE
+    )
+
+
+def _seconds(left: float, active: int, everything: float, rate: float) -> float | None:
+    """Batches take turns: of `active` ones each gets its share of `rate`, in bytes a second."""
+    return min(left * active, everything) / rate if rate and left else None
