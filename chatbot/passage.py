@@ -16,7 +16,7 @@ class Document:
     """What parsing a file gives: the text, before it is split."""
 
     name: str  # as the person knows it: untrusted text
-    kind: str  # "pdf", "docx", "html", "markdown", "text"
+    kind: str  # "pdf", "docx", "text" and so on: see chatbot.parse.formats
     pages: tuple[Page, ...]
     notice: str = ""  # what a person should know: "3 of 12 pages had no text"
 

@@ -17,7 +17,9 @@ from tokenizers import Tokenizer
 from chatbot.parse.lines import goes_on
 from chatbot.passage import Document, Passage
 
-WITH_HEADINGS = ("markdown", "html", "docx")  # kinds whose text marks headings as Markdown does
+WITH_HEADINGS = (  # kinds whose text marks headings as Markdown does
+    *("markdown", "html", "docx", "pptx", "xlsx", "odt", "ods", "odp", "epub", "eml", "msg"),
+)
 BETWEEN_HEADINGS = " › "
 
 _CHARACTERS_PER_TOKEN = 16  # English has 4 to 5; to WordPiece a word of 200,000 letters is one token

@@ -33,10 +33,10 @@ def read(path: Path, name: str) -> Document:
     data = path.read_bytes()
     declared = _CHARSET.search(data[:4096])
     html = decode(data, name, declared[1].decode() if declared else "")
-    whole = _whole(html)
+    page = whole(html)
     article, title = _article(html)
-    enough = max(_SHARE * len(whole), min(_SHORT, _SHARE_OF_SMALL * len(whole)))
-    text = article if article and len(article) >= enough else whole
+    enough = max(_SHARE * len(page), min(_SHORT, _SHARE_OF_SMALL * len(page)))
+    text = article if article and len(article) >= enough else page
     if title and not re.search(r"^# ", text, re.M):
         text = f"# {title}\n\n{text}"
     return Document(name, "html", (Page(text),))
@@ -57,7 +57,7 @@ def _article(html: str) -> tuple[str, str]:
     return _ESCAPE.sub(r"\1", text or ""), " ".join(title.split())
 
 
-def _whole(html: str) -> str:
+def whole(html: str) -> str:
     """All that a browser would show as text, a line for each block."""
     body = LexborHTMLParser(html).body
     if body is None:
