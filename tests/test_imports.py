@@ -41,7 +41,9 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "indexes": ("index.chroma index.lexical", "values equations protocols stores indexes"),
     "parsers": (
-        "split parse parse.archive parse.formats parse.lines parse.pdf parse.plain parse.web parse.word parse.worker",
+        "split parse parse.archive parse.book parse.code parse.formats parse.lines parse.mail parse.opendocument"
+        " parse.outlook parse.pdf parse.plain parse.rtf parse.sheets parse.slides parse.structured parse.table"
+        " parse.web parse.word parse.worker parse.xml",
         "values parsers",
     ),
     "models": ("models", "values"),
@@ -85,12 +87,16 @@ OWNERS: dict[str, str] = {
     "langdetect": "chatbot.language",
     "llama_cpp": "chatbot.bench.systems",
     "accelerate": "chatbot.train.loop",
+    "lxml": "chatbot.parse.xml",
     "matplotlib": "chatbot.bench.chart chatbot.train.curve",
     "numpy": "chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.index.chroma chatbot.train.examples",
+    "openpyxl": "chatbot.parse.sheets",
     "openvino": "chatbot.generators.openvino",
+    "oxmsg": "chatbot.parse.outlook",
     "peft": "chatbot.generators.adapter chatbot.train.model chatbot.train.trainable",
     "platformdirs": "chatbot.settings",
+    "pptx": "chatbot.parse.slides",
     "pypdfium2": "chatbot.parse.pdf",
     "selectolax": "chatbot.parse.web",
     "safetensors": "chatbot.loading chatbot.generators.disk_cache chatbot.train.loop",
@@ -98,6 +104,7 @@ OWNERS: dict[str, str] = {
     "sentence_transformers": "chatbot.embedders.sentence chatbot.train.encoder",
     "snowballstemmer": "chatbot.language",
     "starlette": "ui.app",
+    "striprtf": "chatbot.parse.rtf",
     "tokenizers": "chatbot.bench.rag chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",
     "torch": "chatbot.assemble chatbot.attribution chatbot.bench chatbot.bench.rag chatbot.bench.systems"

@@ -336,7 +336,8 @@ def test_what_a_file_holds_outweighs_its_name(reading):
         (OLE + "EncryptedPackage".encode("utf-16-le"), "a.docx", "is encrypted"),
         (OLE + "WordDocument".encode("utf-16-le"), "a.doc", "is an old Word file (.doc): save it as .docx"),
         (OLE, "a.xls", "is an old Office file"),
-        (zipped(xl__workbook=b""), "a.xlsx", "is an Excel workbook, which is not read yet"),
+        (OLE + "Workbook".encode("utf-16-le"), "a.xls", "is an old Excel file (.xls): save it as .xlsx"),
+        (zipped(visio__document=b""), "a.vsdx", "is a Visio drawing, which is not read yet"),
         (zipped(readme=b"words"), "a.docx", "is a zip archive: unpack it"),
         (zipped(word__document=b"words"), "a.docx", "is no ordinary Word file inside"),
         (b"\x89PNG\r\n\x1a\n" + bytes(99), "a.png", "is an image: text in images is not read yet"),
@@ -344,7 +345,6 @@ def test_what_a_file_holds_outweighs_its_name(reading):
         (b"MZ\x90\x00\x03" + bytes(99), "a.exe", "is a program"),
         (b"\x7fELF\x02\x01\x01" + bytes(99), "a.txt", "is a program"),
         (b"\x1f\x8b\x08\x00" + bytes(99), "a.tar.gz", "is a packed archive"),
-        (b"{\\rtf1\\ansi Words}", "a.rtf", "is an RTF file"),
     ],
 )
 def test_what_cannot_be_read_says_what_it_is_and_what_to_do(refusal, content, name, expected):

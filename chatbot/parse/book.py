@@ -1,6 +1,7 @@
 """EPUB books: the chapters in reading order, each through the reader of HTML, headings as Markdown's.
 
-The table of contents, and what the book's own order leaves out, are left out here too. Nothing in a book is fetched or run. Books locked by their shop (DRM) are refused.
+The table of contents, and what the book's own order leaves out, are left out here too. Nothing in a book is fetched
+or run. Books locked by their shop (DRM) are refused.
 """
 
 import re
@@ -24,9 +25,10 @@ def read(path: Path, name: str) -> Document:
         with zipfile.ZipFile(path) as archive:
             package = next(root(archive, "META-INF/container.xml").iter("{*}rootfile")).get("full-path")
             book = root(archive, package)
-            chapters = [str(PurePosixPath(package).parent / unquote(href)) for href in _spine(book)]
+            folder = PurePosixPath(package).parent
+            chapters = list(dict.fromkeys(str(folder / unquote(href)) for href in _spine(book)))
             if set(chapters) & _locked(archive):
-                raise UnreadableDocument(f"{name!r} is locked by the shop that sold it: give a copy without such a lock")
+                raise UnreadableDocument(f"{name!r} is locked by the shop that sold it: give a copy without the lock")
             texts = [_chapter(archive.read(chapter), name) for chapter in chapters if chapter in archive.namelist()]
     except (KeyError, StopIteration) as error:
         raise UnreadableDocument(
@@ -47,7 +49,8 @@ def _locked(archive: zipfile.ZipFile) -> set[str]:
     """What is encrypted: in an honest book at most the fonts."""
     if "META-INF/encryption.xml" not in archive.namelist():
         return set()
-    return {unquote(cipher.get("URI", "")) for cipher in root(archive, "META-INF/encryption.xml").iter("{*}CipherReference")}
+    ciphers = root(archive, "META-INF/encryption.xml").iter("{*}CipherReference")
+    return {unquote(cipher.get("URI", "")) for cipher in ciphers}
 
 
 def _chapter(data: bytes, name: str) -> str:

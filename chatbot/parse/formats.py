@@ -68,7 +68,7 @@ _OLE = {
     "Workbook": ("is an old Excel file (.xls)", "save it as .xlsx and give that"),
     "PowerPoint Document": ("is an old PowerPoint file (.ppt)", "save it as .pptx and give that"),
 }
-_OUTLOOK = "__properties_version1.0".encode("utf-16-le")  # looked for before those: a message may bring any of them along
+_OUTLOOK = "__properties_version1.0".encode("utf-16-le")  # looked for first: it may have any of those attached
 _IMAGE = ("is an image", "text in images is not read yet; run OCR on it and give the text")
 _PROGRAM = ("is a program", f"give a {READ} file")
 _ARCHIVE = ("is a packed archive", "unpack it and give the files in it")

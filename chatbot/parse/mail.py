@@ -19,20 +19,22 @@ from chatbot.passage import Document, Page
 _HEADERS = ("From", "To", "Cc", "Date")
 _PREFERRED = ("text/plain", "multipart/", "text/html", "")  # of what says the same in several ways
 _RULE = re.compile(r"^[ \t]*[-=_*]{2,}[ \t]*$", re.M)
+_LONGEST_HEADER = 20_000  # characters; some 500 recipients
 _DEEPEST = 60  # parts in parts; each message in a message takes two or three
 
 
 def read(path: Path, name: str) -> Document:
     with path.open("rb") as file:
-        message = cast(EmailMessage, message_from_binary_file(file, policy=policy.default))
+        message = message_from_binary_file(file, policy=policy.default)
     text = "\n\n".join(_message(message, name, 1))
     return Document(name, "eml", (Page(text),), attached(list(_attached(message))))
 
 
 def head(subject: str, headers: Sequence[tuple[str, str]], level: int = 1) -> str:
     """The subject as a heading of this level, then the headers that say something."""
-    title = f"{'#' * min(level, 6)} {' '.join(subject.split())}\n\n" if subject.strip() else ""
-    return title + "\n".join(f"{header}: {' '.join(value.split())}" for header, value in headers if value.strip())
+    title = f"{'#' * min(level, 6)} {' '.join(subject.split())}" if subject.strip() else ""
+    said = "\n".join(f"{header}: {' '.join(value.split())}" for header, value in headers if value.strip())
+    return "\n\n".join(filter(None, [title, said]))
 
 
 def attached(names: Sequence[str]) -> str:
@@ -46,9 +48,16 @@ def undecorated(text: str) -> str:
 
 
 def _message(message: EmailMessage, name: str, depth: int) -> Iterator[str]:
-    headers = [(header, str(message.get(header, ""))) for header in _HEADERS]
-    yield head(str(message.get("Subject", "")), headers, depth)
+    headers = [(header, _header(message, header)) for header in _HEADERS]
+    level = (depth + 1) // 2  # a message lies in a part of the one around it
+    yield from filter(None, [head(_header(message, "Subject"), headers, level)])
     yield from _texts(message, name, depth)
+
+
+def _header(message: EmailMessage, wanted: str) -> str:
+    """Its value decoded, or what its first characters say: the parser is slow with long ones."""
+    raw = next((str(value) for header, value in message.raw_items() if header.lower() == wanted.lower()), "")
+    return str(policy.default.header_factory(wanted, "".join(raw.splitlines())[:_LONGEST_HEADER]))
 
 
 def _texts(part: EmailMessage, name: str, depth: int) -> Iterator[str]:

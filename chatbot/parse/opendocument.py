@@ -55,7 +55,7 @@ def read(path: Path, name: str) -> Document:
         xml = root(archive, "content.xml")
     content = next(xml.find(_BODY).iterchildren(*_KINDS), None)
     if content is None:
-        raise UnreadableDocument(f"{name!r} is an OpenDocument formula, chart or database: give a text, sheet or slides")
+        raise UnreadableDocument(f"{name!r} is an OpenDocument formula, chart or database: save it as PDF")
     _mark_titles(xml)
     kind = _KINDS[content.tag]
     if kind == "odp":
@@ -77,7 +77,7 @@ def _mark_titles(xml: Element) -> None:
 
 
 def _slide(page: Element, number: int) -> str:
-    frames = [frame for frame in page.iterchildren(_FRAME) if frame.get(_CLASS) == "title"]
+    frames = [frame for frame in page.iter(_FRAME) if frame.get(_CLASS) == "title"]
     title = " ".join(text for frame in frames for block in _blocks(frame) for text in block.split())
     texts = list(_blocks(page))
     spoken = [block for notes in page.iterchildren(_NOTES) for block in _blocks(notes)]
@@ -144,13 +144,13 @@ def _rows(table: Element) -> Iterator[list[str]]:
                 else:
                     left = _times(cell, _CELLS_SPANNED) - 1
                 cells.append(text)
-        for _ in range(_times(row, _ROWS_REPEATED) if any(cells) else 1):
-            yield cells
+        yield from [cells] * (_times(row, _ROWS_REPEATED, 100) if any(cells) else 1)
 
 
-def _times(element: Element, attribute: str) -> int:
+def _times(element: Element, attribute: str, most: int = 1_000) -> int:
+    """How often the element stands there; once where it would only fill the sheet."""
     value = element.get(attribute, "1")
-    return int(value) if value.isdigit() and len(value) < 4 else 1
+    return int(value) if value.isdecimal() and len(value) < 8 and int(value) <= most else 1
 
 
 def _nearest(parent: Element, tag: str) -> Iterator[Element]:

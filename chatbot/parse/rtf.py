@@ -14,4 +14,5 @@ _HEX = re.compile(r"(?:[0-9a-fA-F]{64,}\s*){4,}|[0-9a-fA-F]{256,}")
 
 def read(path: Path, name: str) -> Document:
     rtf = _HEX.sub("", path.read_bytes().decode("cp1252", errors="replace"))
-    return Document(name, "rtf", (Page(rtf_to_text(rtf, errors="replace")),))
+    text: str = rtf_to_text(rtf, errors="replace")
+    return Document(name, "rtf", (Page(text),))

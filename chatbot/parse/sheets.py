@@ -15,7 +15,7 @@ from openpyxl.cell.read_only import ReadOnlyCell
 from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
 from chatbot.errors import UnreadableDocument
-from chatbot.parse.table import lines
+from chatbot.parse.table import limited, lines
 from chatbot.passage import Document, Page
 
 
@@ -23,19 +23,19 @@ def read(path: Path, name: str) -> Document:
     with path.open("rb") as file:  # openpyxl would judge a path by its suffix
         try:
             workbook = load_workbook(file, read_only=True, data_only=True, keep_links=False)
-        except KeyError as error:  # a member, by its name
+        except (KeyError, OSError, ValueError) as error:  # what openpyxl says of it names our own folder
             raise UnreadableDocument(
-                f"{name!r} is no ordinary Excel workbook inside, perhaps a binary one (.xlsb): "
+                f"{name!r} is damaged, or no ordinary Excel workbook inside but, say, a binary one (.xlsb): "
                 "open it in Excel and save it as 'Excel Workbook (.xlsx)'"
             ) from error
         with closing(workbook):
-            texts = [(sheet.title, "\n".join(lines(_rows(sheet)))) for sheet in workbook.worksheets]
+            texts = [(sheet.title, "\n".join(lines(_rows(sheet, name)))) for sheet in workbook.worksheets]
     return Document(name, "xlsx", (Page("\n\n".join(f"# {title}\n\n{text}" for title, text in texts if text)),))
 
 
-def _rows(sheet: ReadOnlyWorksheet) -> Iterator[list[str]]:
+def _rows(sheet: ReadOnlyWorksheet, name: str) -> Iterator[list[str]]:
     sheet.reset_dimensions()  # what a sheet says of its size may be wrong, or all of its 17 billion cells
-    for row in sheet.iter_rows():
+    for row in limited(sheet.iter_rows(), name):
         yield [_written(cell) for cell in row]
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 from pathlib import Path, PurePath
+from typing import TypeVar
 
 from chatbot.errors import UnreadableDocument
 from chatbot.parse.plain import decode
@@ -18,9 +19,12 @@ from chatbot.passage import Document, Page
 
 Row = Mapping[int, str]  # column -> text, of the cells that have some
 
+Cell = TypeVar("Cell")
+
 BETWEEN_CELLS = " | "
 
 _LONGEST_LINE = 1_000_000  # characters; a real row has far fewer, and 50 million would be one passage after another
+_MOST_CELLS = 10_000_000
 _DELIMITERS = ",;\t|"
 _SAMPLE = 20_000  # characters that the delimiter is guessed from
 _LONGEST_HEADER = 80  # characters; longer cells are what a table says, not what its columns are called
@@ -40,7 +44,7 @@ def read(path: Path, name: str) -> Document:
     body = text[declared.end() :] if declared else text
     delimiter = declared[1] if declared else _delimiter(body, name)
     try:
-        rows = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter)
+        rows = limited(csv.reader(io.StringIO(body, newline=""), delimiter=delimiter), name)
         return Document(name, "csv", (Page("\n".join(lines(row for row in rows if any(map(str.strip, row))))),))
     except csv.Error as error:
         raise UnreadableDocument(
@@ -61,7 +65,7 @@ def _delimiter(text: str, name: str) -> str:
 
 
 def lines(rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """One line a row. An empty row parts tables; lines of one cell before a table are its title, and stand as they are."""
+    """One line a row. An empty row parts tables; lines of one cell before a table are its title."""
     header: Row = {}
     opening = True  # no table yet since the last empty row
     begun = False
@@ -83,6 +87,19 @@ def lines(rows: Iterable[Sequence[str]]) -> Iterator[str]:
                 header = {}
             opening = False
             yield f"- {written(row, header)}"
+
+
+def limited(rows: Iterable[Sequence[Cell]], name: str) -> Iterator[Sequence[Cell]]:
+    """The rows. Raises UnreadableDocument where they take more cells, empty ones counted, than a minute reads."""
+    cells = 0
+    for row in rows:
+        cells += len(row)
+        if cells > _MOST_CELLS:
+            raise UnreadableDocument(
+                f"{name!r} has a table of more than {_MOST_CELLS:,} cells, empty ones between others counted: "
+                "split it, or delete its empty rows and columns"
+            )
+        yield row
 
 
 def written(row: Row, header: Row) -> str:

@@ -1,4 +1,4 @@
-"""XML from strangers: entities are not expanded, nothing is fetched, and depth and sizes are libxml2's ordinary limits."""
+"""XML from strangers: no entity is expanded, nothing is fetched, depth and sizes have libxml2's ordinary limits."""
 
 import zipfile
 from typing import Any
