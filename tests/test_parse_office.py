@@ -1,8 +1,10 @@
 """Slides, sheets, rows, books and mails, built here and read in the process that reads them in the product."""
 
+import base64
 import io
 import json
 import zipfile
+import zlib
 from datetime import date, datetime, time
 from email.message import EmailMessage
 
@@ -334,12 +336,13 @@ def test_an_ods_keeps_its_columns_through_repeated_empty_and_merged_cells(readin
         row(cell("A"), empty, cell("B", columns_spanned=2), COVERED),
         row(cell("x", rows_spanned=2), empty, cell("7", columns_repeated=2), cell(columns_repeated=16379), repeated=2),
         row(COVERED, empty, cell("9")),
+        row(cell("end"), repeated=1_048_000),
         row(cell(columns_repeated=16384), repeated=1_048_000),
     ]
     sheet = f'<table:table table:name="S">{"".join(rows)}</table:table>'
     document = reading(opendocument(f"<office:spreadsheet>{sheet}</office:spreadsheet>"), "a.ods")
     twice = "- A: x | B: 7 | B: 7\n" * 2
-    assert (document.kind, document.pages[0].text) == ("ods", f"# S\n\nA | B | B\n{twice}- A: x | B: 9")
+    assert (document.kind, document.pages[0].text) == ("ods", f"# S\n\nA | B | B\n{twice}- A: x | B: 9\n- A: end")
 
 
 def test_an_odp_gives_slides_with_titles_and_notes(reading):
@@ -352,6 +355,13 @@ def test_an_odp_gives_slides_with_titles_and_notes(reading):
         (1, "# Our year\n\nWords\n\nNotes:\nSmile."),
         (2, ""),
     ]
+
+
+def test_an_entity_in_an_odt_is_not_expanded(reading, tmp_path):
+    (tmp_path / "secret").write_text("the secret")
+    declared = f'<!DOCTYPE x [<!ENTITY x SYSTEM "{(tmp_path / "secret").as_uri()}"><!ENTITY y "yes">]>'
+    body = "<office:text><text:p>Words &x; &y; more</text:p></office:text>"
+    assert reading(opendocument(body, before=declared), "a.odt").pages[0].text == "Words"
 
 
 def test_opendocument_with_a_password_a_bomb_or_no_text_is_refused(refusal):
@@ -478,6 +488,38 @@ def test_mails_nested_a_hundred_deep_and_endless_headers_do_no_harm(reading, ref
         message = outer
     assert "nests mails more than 60 deep" in refusal(message.as_bytes(), "a.eml")
     assert "Words" in reading(b"From: " + b"a@b.c, " * 500_000 + b"\n\nWords", "a.eml").pages[0].text
+
+
+# msg_simple.msg of docling's tests (MIT): what Outlook writes, packed
+OUTLOOK = (
+    "c-"
+    "rk)Ur!rH5T8AR0b^`Pz=<8e4kS_3R>+Pi2!c|uYt%>>5TQ~PML`KzZ7PZhBvq29M2gh6zO|~VR1s>Q^42d<@dc{(1LUtNRp}SVTkOp4?OpcV_-"
+    "+>4AQWb`KF{v${$^%pXJ_y4zq+1p{T_P(6?6`KP%5{9Uuk1ln=PgjASByL<#L%fg|U_oXkXEJn1?(J!7LQv1{6S-F2FVT2G(H}$0i_$|F2-"
+    "nDt&x@aejPi=6p6cnfqcYKR=Tj%FgBWWVrWX{I@@T?Tr4i22WUc(Lk@fJB2b_gJmhzEtJZVlFOWjMbsOx)p~0ZtNPXuwic1|A~zhG{VZ8_Mzv~"
+    "C>-"
+    "sVF_+|FNvwybEj+8Dvy!+kd?AOr~KfXunSEK*#_4;S<ovZ)TJpmKg%6qEKdah3X^BIm?#Ztu4rYs*p0LvnLh4XA;tND8c>!t&%U}GhOtSfLErP"
+    "HPFAN||=;`56eKWsmroqhD*&pTZQR`ImR2S>yiYPH89Cip{k|A^y^jl-zmW0IeQF|+^vod?;MkD0;F3jT=fH`tWmuiE1?g73BY6~PB=z99G$Ho"
+    "xw`GuU;(M{GVCbj}|Os`DGHFR02BhyI`wFCKK_HHA1oVe97)srvb#CFHbMUr3cNj+qDN7i|3Yq~A<O1hqpXsgCzS$FOPNCdohjg!2z)&HjPG+@"
+    "DY*y(@mbdta&h-F<&isT$61#h+TW5b-lJm)Ys*Umq)Szvv07eq*p#VZZG)oG%OhqWwN3o%@yv{;16xN#{QB2|iKbw>@@$X-"
+    "w_kEm}Z3@yw5V&>B8BFpBC>1e%$ZONKPYZMT`vB`j-"
+    "V<q8<fSCIP_|80m^U&Njiu4U3?p3|6tSoppj=+E&t;U@afCTjns#9PA3%NeXG@vKH4aL-VPf>~1DbH`7U@D1sw^~WFHQ~gtzote*RSA3@2JE`m"
+    "5Nx)CzSxmv_cj8tJ`!gj@xZ`IUVt+$9uify61-3VSi>Cd3N<QI^e}-g#9yfy;_HS152{-"
+    "%^;s4(Fy7u==fAPlun1mnDv_D_30RsN0i~?Tx?fC4_uzxGj|3``br)&Q<CBLnXpT+-UBz!(!w}$=!lK*GP@lRL(Aj$tZ{--"
+    "4U!<zorL5e>dKS$D^$MVA(_79QvUsm8Y!v0~>{>#bp*Bk$krv16S#tHc5`g`Md$@Qe-cM<k~O2(c>*q_^L-"
+    "UB}^kZI>{kEZ>*EAo$Z%y*0U%k$nFnD-"
+    "V?7HS@xMEr=fCl#N|yUpI>Zy?e#;;dIeU4lVnHOyksxRQVO)iwW~#xl~7_}{DC>)i3DN%&FC_3u;ek?#JNBKdzz>O{ql6VAW1egCQd{!0+zZ`!"
+    "{9c;g?FI#KbDW9_fw{@2xiK)Lr<#~(wjY3E<Rv?&#TutNV@<BzWX{9E8pb^L~*i(hZr&-"
+    "nZ<Zq=p=UajpeeY_r4`Xe$Q;Ac`)=9<Tp{(hIaPGa9F*?&NdCnmoK_~e<$?e3R%#8!D%3W)FO=DndqS-aN<=G*u51|vl^F#"
+)
+
+
+def test_an_outlook_message_gives_its_subject_people_and_text(reading):
+    document = reading(zlib.decompress(base64.b85decode(OUTLOOK)), "a.txt")
+    assert (document.kind, document.notice) == ("msg", "")
+    assert document.pages[0].text == (
+        '# Simple Email\n\nFrom: "Alice Example" <alice@example.com>\nTo: Bob Example <bob@example.com>\n'
+        "Date: 2026-05-20 10:30 UTC\n\nHello Bob,\n\nThis is a simple email body."
+    )
 
 
 def test_a_damaged_outlook_message_is_refused(refusal):
