@@ -42,7 +42,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "indexes": ("index.chroma index.lexical", "values equations protocols stores indexes"),
     "parsers": (
         "split parse parse.archive parse.book parse.code parse.formats parse.lines parse.mail parse.opendocument"
-        " parse.outlook parse.pdf parse.plain parse.rtf parse.sheets parse.slides parse.structured parse.table"
+        " parse.outlook parse.pdf parse.plain parse.rows parse.rtf parse.sheets parse.slides parse.structured"
         " parse.web parse.word parse.worker parse.xml",
         "values parsers",
     ),

@@ -20,7 +20,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from chatbot.errors import UnreadableDocument
 from chatbot.parse import read
-from chatbot.parse.table import lines
+from chatbot.parse.rows import lines
 from chatbot.passage import Document
 from chatbot.split import split
 
@@ -520,6 +520,17 @@ def test_an_outlook_message_gives_its_subject_people_and_text(reading):
         '# Simple Email\n\nFrom: "Alice Example" <alice@example.com>\nTo: Bob Example <bob@example.com>\n'
         "Date: 2026-05-20 10:30 UTC\n\nHello Bob,\n\nThis is a simple email body."
     )
+
+
+def test_each_of_many_alternatives_is_looked_at_once(refusal):
+    blank = EmailMessage()
+    blank.set_content(" ")
+    for _ in range(50):
+        outer = EmailMessage()
+        outer["Content-Type"] = "multipart/alternative"
+        outer.attach(blank)
+        blank = outer
+    assert "holds no text" in refusal(blank.as_bytes(), "a.eml")
 
 
 def test_a_damaged_outlook_message_is_refused(refusal):

@@ -22,7 +22,7 @@ MODULES = {  # kind -> the module that reads it
     "epub": "chatbot.parse.book",
     "eml": "chatbot.parse.mail",
     "msg": "chatbot.parse.outlook",
-    "csv": "chatbot.parse.table",
+    "csv": "chatbot.parse.rows",
     "json": "chatbot.parse.structured",
     "code": "chatbot.parse.code",
 }

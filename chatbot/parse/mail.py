@@ -65,7 +65,7 @@ def _texts(part: EmailMessage, name: str, depth: int) -> Iterator[str]:
         raise UnreadableDocument(f"{name!r} nests mails more than {_DEEPEST} deep: save the one that matters alone")
     kind, inner = part.get_content_type(), [each for each in part.iter_parts() if isinstance(each, EmailMessage)]
     if kind == "multipart/alternative":
-        ranked = (each for start in _PREFERRED for each in inner if each.get_content_type().startswith(start))
+        ranked = sorted(inner, key=_rank)
         yield from next(filter(None, ([*_texts(each, name, depth + 1)] for each in ranked)), [])
     elif kind == "message/rfc822":
         for each in inner:
@@ -77,6 +77,10 @@ def _texts(part: EmailMessage, name: str, depth: int) -> Iterator[str]:
         text = decode(cast(bytes, part.get_payload(decode=True)), name, str(part.get_content_charset("")))
         if text := (whole(text) if kind == "text/html" else undecorated(text)).strip():
             yield text
+
+
+def _rank(part: EmailMessage) -> int:
+    return next(rank for rank, start in enumerate(_PREFERRED) if part.get_content_type().startswith(start))
 
 
 def _attached(message: EmailMessage) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chatbot.errors import UnreadableDocument
-from chatbot.parse.table import lines
+from chatbot.parse.rows import lines
 from chatbot.parse.xml import Element, root
 from chatbot.passage import Document, Page
 

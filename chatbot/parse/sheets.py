@@ -15,7 +15,7 @@ from openpyxl.cell.read_only import ReadOnlyCell
 from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
 from chatbot.errors import UnreadableDocument
-from chatbot.parse.table import limited, lines
+from chatbot.parse.rows import limited, lines
 from chatbot.passage import Document, Page
 
 

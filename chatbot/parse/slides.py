@@ -17,7 +17,7 @@ from pptx.parts.presentation import PresentationPart
 from pptx.slide import Slide
 
 from chatbot.errors import UnreadableDocument
-from chatbot.parse.table import lines, written
+from chatbot.parse.rows import lines, written
 from chatbot.passage import Document, Page
 
 Element = Any  # lxml's

@@ -11,7 +11,7 @@ from typing import Any
 
 from chatbot.errors import UnreadableDocument
 from chatbot.parse.plain import decode
-from chatbot.parse.table import BETWEEN_CELLS
+from chatbot.parse.rows import BETWEEN_CELLS
 from chatbot.passage import Document, Page
 
 Value = Any  # what JSON can hold, with numbers as str

@@ -26,7 +26,7 @@ BETWEEN_CELLS = " | "
 _LONGEST_LINE = 1_000_000  # characters; a real row has far fewer, and 50 million would be one passage after another
 _MOST_CELLS = 10_000_000
 _DELIMITERS = ",;\t|"
-_SAMPLE = 20_000  # characters that the delimiter is guessed from
+_SAMPLE = 8_000  # characters that the delimiter is guessed from: the time grows with their square
 _LONGEST_HEADER = 80  # characters; longer cells are what a table says, not what its columns are called
 _YEAR_OR_DATE = re.compile(r"(?:19|20)\d\d(?:-\d\d){0,2}")
 _MARK = re.compile(r"[#=~`-]")  # a line that begins so could be taken for Markdown's
@@ -34,7 +34,7 @@ _MARK = re.compile(r"[#=~`-]")  # a line that begins so could be taken for Markd
 
 def read(path: Path, name: str) -> Document:
     text = decode(path.read_bytes(), name)
-    longest = max(map(len, text.split("\n")))
+    longest = max(map(len, text.splitlines()), default=0)
     if longest > _LONGEST_LINE:
         raise UnreadableDocument(
             f"{name!r} has a line of {longest:,} characters, more than the {_LONGEST_LINE:,} that a row may have: "
