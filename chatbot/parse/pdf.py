@@ -7,9 +7,11 @@ text here: `chatbot.parse.ocr` reads them.
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import groupby, islice, pairwise
+from operator import itemgetter
 from pathlib import Path
 from statistics import quantiles
+from unicodedata import bidirectional
 
 import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
@@ -23,6 +25,8 @@ MAX_PAGES = 20_000  # at 670 pages a second, half of the minute that a file may 
 MAX_OUTLINE = 10_000  # entries
 _LONGEST_TITLE = 200  # characters
 _LONGEST_CELL = 500
+Place = tuple[int, int, int]  # of a character: number of the table, its row, its column
+_OUTSIDE: Place = (-1, -1, -1)
 _HYPHEN = re.compile("\ufffe\\s*")  # PDFium's mark for a hyphen that only the line's end called for
 
 
@@ -87,8 +91,7 @@ def _text(pdf: pdfium.PdfDocument, index: int, finder: Finder) -> str:
     except pdfium.PdfiumError:  # one broken page; counted with those that have no text
         return ""
     tables = finder.tables(index) if _is_ruled(page) and textpage.count_chars() else []
-    filled = [(table.box, rows) for table in tables if (rows := _rows(textpage, table))]
-    text = "\n".join(_with_tables(textpage, filled)) if filled else unwrap(textpage.get_text_range())
+    text = _with_tables(textpage, tables) if tables else unwrap(textpage.get_text_range())
     textpage.close()
     page.close()
     return text
@@ -102,42 +105,73 @@ def _is_ruled(page: pdfium.PdfPage) -> bool:
     return FEWEST_LINES <= sum(1 for _ in islice(drawn, MOST_LINES + 1)) <= MOST_LINES
 
 
-def _rows(textpage: pdfium.PdfTextPage, table: Table) -> str:
-    """A line a row; "" where its cells do not hold its text, or hold whole paragraphs, as a page's layout does."""
-    rows = [[_line(textpage.get_text_bounded(*cell)) for cell in row] for row in table.rows]
-    cells = "".join(map("".join, rows))
-    whole = _line(textpage.get_text_bounded(*table.box))
-    if len(cells.replace(" ", "")) < 0.95 * len(whole.replace(" ", "")) or any(
-        len(cell) > _LONGEST_CELL for row in rows for cell in row
-    ):
+def _with_tables(textpage: pdfium.PdfTextPage, tables: list[Table]) -> str:
+    """The page's text, with each table's rows where its characters stood."""
+    places = list(_places(textpage, tables))
+    spans = {number: span for number in range(len(tables)) if (span := _span(places, number))}
+    cells: defaultdict[Place, str] = defaultdict(str)
+    for place, run in groupby(range(len(places)), key=places.__getitem__):
+        numbers = list(run)
+        cells[place] += f"{textpage.get_text_range(numbers[0], len(numbers))}\n"
+    parts, end = [], 0
+    for number, (first, last) in sorted(spans.items(), key=itemgetter(1)):
+        if first >= end and (rows := _rows(tables[number], number, cells)):
+            parts += [unwrap(textpage.get_text_range(end, first - end)), rows]
+            end = last + 1
+    parts.append(unwrap(textpage.get_text_range(end, len(places) - end)))
+    return "\n".join(filter(str.strip, parts))
+
+
+def _span(places: list[Place], number: int) -> tuple[int, int] | None:
+    """Its first and last character; None where others stand between them, as where only part of it has lines."""
+    own = [index for index, place in enumerate(places) if place[0] == number]
+    return (own[0], own[-1]) if own and len(own) == own[-1] - own[0] + 1 else None
+
+
+def _places(textpage: pdfium.PdfTextPage, tables: list[Table]) -> Iterator[Place]:
+    """Of each character. A line break, which PDFium adds, lies nowhere: it stays with the one before."""
+    place = _OUTSIDE
+    for index in range(textpage.count_chars()):
+        left, bottom, right, top = textpage.get_charbox(index)
+        if right > left:
+            place = _place(tables, (left + right) / 2, (bottom + top) / 2)
+        yield place
+
+
+def _place(tables: list[Table], x: float, y: float) -> Place:
+    for number, table in enumerate(tables):
+        if _holds(table.box, x, y):
+            for row, cells in enumerate(table.rows):
+                for column, cell in enumerate(cells):
+                    if _holds(cell, x, y):
+                        return number, row, column
+    return _OUTSIDE
+
+
+def _holds(box: Box, x: float, y: float) -> bool:
+    return box[0] <= x <= box[2] and box[1] <= y <= box[3]
+
+
+def _rows(table: Table, number: int, cells: dict[Place, str]) -> str:
+    """A line a row; "" where a cell holds whole paragraphs, as where lines only lay out the page."""
+    rows = [
+        {box[0]: _line(cells.get((number, row, column), "")) for column, box in enumerate(boxes)}
+        for row, boxes in enumerate(table.rows)
+    ]
+    if any(len(cell) > _LONGEST_CELL for row in rows for cell in row.values()):
         return ""
-    return "\n".join(" | ".join(row) for row in rows if any(row))
+    filled = {left for row in rows for left, cell in row.items() if cell}  # others lie between double lines
+    lines = [[cell for left, cell in row.items() if left in filled] for row in rows]
+    return "\n".join(" | ".join(line[:: -1 if _leftwards("".join(line)) else 1]) for line in lines if any(line))
 
 
 def _line(text: str) -> str:
     return " ".join(_HYPHEN.sub("", text).split())
 
 
-def _with_tables(textpage: pdfium.PdfTextPage, tables: list[tuple[Box, str]]) -> Iterator[str]:
-    """The page's text, with each table's rows where its first character stood."""
-    start, count, pending = 0, textpage.count_chars(), list(tables)
-    inside: tuple[Box, str] | None = None
-    for index in range(count):
-        left, bottom, right, top = textpage.get_charbox(index)
-        if right <= left:  # a line break, which PDFium adds and which lies nowhere
-            continue
-        x, y = (left + right) / 2, (bottom + top) / 2
-        table = next((t for t in tables if t[0][0] <= x <= t[0][2] and t[0][1] <= y <= t[0][3]), None)
-        if table is inside:
-            continue
-        if inside is None and index > start:
-            yield unwrap(textpage.get_text_range(start, index - start))
-        if table in pending:
-            pending.remove(table)
-            yield table[1]
-        inside, start = table, index
-    if inside is None and count > start:
-        yield unwrap(textpage.get_text_range(start, count - start))
+def _leftwards(text: str) -> bool:
+    """Whether it is Hebrew, Arabic or another script that runs from right to left."""
+    return 2 * sum(bidirectional(character) in ("R", "AL") for character in text) > sum(map(str.isalpha, text))
 
 
 def unwrap(text: str) -> str:
