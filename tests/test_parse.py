@@ -15,8 +15,8 @@ from docx.oxml.parser import parse_xml
 
 from chatbot.errors import UnreadableDocument
 from chatbot.parse import read
-from chatbot.parse.pdf import unwrap
 from chatbot.parse.lines import clean
+from chatbot.parse.pdf import unwrap
 from chatbot.passage import Document
 
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
