@@ -43,7 +43,7 @@ def fetch(
         return asyncio.run(_fetch(address, into, max_bytes, timeout_s, private_addresses))
     except TimeoutError as error:
         raise UnreadableDocument(
-            f"{address!r} did not come within {timeout_s:g} seconds: try again later, or save the page and give the file"
+            f"{address!r} did not come within {timeout_s:g} seconds: try again later, or save it and give the file"
         ) from error
     except (httpx.HTTPError, OSError) as error:
         raise UnreadableDocument(

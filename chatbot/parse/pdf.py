@@ -119,7 +119,7 @@ def _with_tables(textpage: pdfium.PdfTextPage, tables: list[Table]) -> str:
             parts += [unwrap(textpage.get_text_range(end, first - end)), rows]
             end = last + 1
     parts.append(unwrap(textpage.get_text_range(end, len(places) - end)))
-    return "\n".join(filter(str.strip, parts))
+    return "\n".join(part.strip("\n") for part in parts if part.strip())
 
 
 def _span(places: list[Place], number: int) -> tuple[int, int] | None:

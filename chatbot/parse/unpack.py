@@ -41,8 +41,6 @@ def _holds_files(path: Path, name: str) -> bool:
         kind_of(path, name)
     except PackedFiles:
         return True
-    except UnreadableDocument:  # who reads it will say what is wrong with it
-        return False
     return False
 
 
@@ -69,7 +67,7 @@ class _Unpacking:
         file = self._folder / str(self._files)
         try:
             _extract(opened, entry, name, file)
-            if not _holds_files(file, name):
+            if not zipfile.is_zipfile(file) or not _holds_files(file, name):
                 yield Unpacked(name, file.name)
                 return
             if depth == 1:
