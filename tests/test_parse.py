@@ -370,6 +370,22 @@ def test_a_page_without_an_article_is_read_whole(reading):
     assert reading(html.encode(), "p.html").pages[0].text == "# Prices\n\nTea 2\n\na | b"
 
 
+def test_a_row_of_a_table_in_a_page_is_one_line_however_its_source_is_written(reading):
+    html = """<html><body><h1>Prices</h1>
+    <p>All of them
+    in euros.</p><table>
+      <tr>
+        <th>Tea</th>
+        <td><p>2</p></td>
+      </tr>
+      <tr><th>Coffee</th> <td>3</td></tr>
+    </table>{}</body></html>"""
+    plain, code = html.format("Ask."), html.format("<footer><nav><pre>a\nb</pre>Ask.</nav></footer>")
+    rows = "# Prices\n\nAll of them in euros.\n\nTea | 2\nCoffee | 3\n"
+    assert reading(plain.encode(), "p.html").pages[0].text == f"{rows}Ask."
+    assert "Tea | 2" in reading(code.encode(), "p.html").pages[0].text
+
+
 def test_a_page_says_its_own_encoding(reading):
     html = '<html><head><meta charset="big5"></head><body><p>中文網頁</p></body></html>'
     assert "中文網頁" in reading(html.encode("big5"), "p.html").pages[0].text
@@ -405,6 +421,13 @@ def test_elements_nested_ten_thousand_deep_do_no_harm(reading):
         ("gb18030", "检索增强生成模型结合了预训练的参数记忆与非参数记忆,可以回答问题。" * 4),
         ("big5", "檢索增強生成模型結合了預訓練的參數記憶與非參數記憶，可以回答問題。" * 4),
         ("cp932", "この文書では、社内の休暇制度について説明します。従業員は年間二十日の有給休暇を取得できます。" * 4),
+        ("utf-32-le", "Plain words without a mark, in four bytes each, as few programs write them."),
+        ("cp1250", "Każdemu pracownikowi przysługuje dwadzieścia dni urlopu, a wniosek składa się na piśmie. " * 3),
+        (
+            "iso8859_2",
+            "Každý zaměstnanec má nárok na dovolenou, kterou určí žádost; délka závisí na věku a šesti letech. " * 3,
+        ),
+        ("cp1254", "Her çalışanın yılda yirmi gün izni vardır; başvuru yöneticiye yazılı olarak yapılır, ığdır. " * 3),
         ("cp1251", "Генерация с дополненной выборкой отвечает на вопросы по документам. " * 4),
         ("cp1252", "Les congés payés sont fixés à trente jours par année, même à l’étranger. " * 4),
     ],
