@@ -79,8 +79,8 @@ def parser() -> argparse.ArgumentParser:
     made = add("serve", serve, "open the chat in a browser page (what happens without a command)")
     made.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     made.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
-    made = add("ingest", ingest, "add files and folders to the knowledge base")
-    made.add_argument("paths", nargs="+", metavar="PATH", type=Path)
+    made = add("ingest", ingest, "add files, folders and web addresses to the knowledge base")
+    made.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder, or https://...")
     made.add_argument("--replace", action="store_true", help="replace documents of the same name")
     _json(made)
     _json(add("documents", documents, "list the documents"))
@@ -188,7 +188,7 @@ def _said() -> Iterator[None]:
 
 def ingest(options: argparse.Namespace) -> int:
     with _open(options) as chatbot, _bar() as progress:
-        outcomes = list(chatbot.knowledge.add_all(options.paths, replace=options.replace, progress=progress))
+        outcomes = list(chatbot.add_all(options.paths, replace=options.replace, progress=progress))
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if options.json:
         _print_json({"outcomes": [_fields(outcome) for outcome in outcomes], "failed": len(failed)})
@@ -196,7 +196,7 @@ def ingest(options: argparse.Namespace) -> int:
         for outcome in outcomes:
             print(f"{outcome.status}: {outcome.name}" + (f" ({outcome.message})" if outcome.message else ""))
     if not outcomes:
-        return _fail(f"no file was found in {', '.join(map(str, options.paths))}")
+        return _fail(f"no file was found in {', '.join(options.paths)}")
     return _fail(f"{len(failed)} of {len(outcomes)} files could not be added") if failed else 0
 
 

@@ -4,11 +4,22 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Heading:
+    """A heading that the text does not mark as one, such as an entry of a PDF's outline."""
+
+    level: int  # from 1
+    title: str
+    start: int  # of its words in the page's text; with `end`, an empty stretch where they are not found
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """A page's text, or the whole text of a format without pages (`number` is then None)."""
 
     text: str
     number: int | None = None  # from 1
+    headings: tuple[Heading, ...] = ()  # in the order of the text; empty where it marks them as Markdown does
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "parsers": (
         "split parse parse.archive parse.book parse.code parse.formats parse.lines parse.mail parse.opendocument"
         " parse.outlook parse.pdf parse.plain parse.rows parse.rtf parse.sheets parse.slides parse.structured"
-        " parse.web parse.word parse.worker parse.xml",
+        " parse.web parse.word parse.worker parse.xml fetch parse.ocr parse.tables parse.unpack",
         "values parsers",
     ),
     "models": ("models", "values"),
@@ -82,7 +82,7 @@ OWNERS: dict[str, str] = {
     "filelock": "chatbot.assemble",
     "gradio": "ui.app ui.chat",
     "huggingface_hub": "chatbot.embedders.weights",
-    "httpx": "chatbot.index.chroma",
+    "httpx": "chatbot.fetch chatbot.index.chroma",
     "jinja2": "chatbot.generators.causal",
     "langdetect": "chatbot.language",
     "llama_cpp": "chatbot.bench.systems",
@@ -90,14 +90,17 @@ OWNERS: dict[str, str] = {
     "lxml": "chatbot.parse.xml",
     "matplotlib": "chatbot.bench.chart chatbot.train.curve",
     "numpy": "chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
-    " chatbot.index.chroma chatbot.train.examples",
+    " chatbot.index.chroma chatbot.parse.ocr chatbot.train.examples",
     "openpyxl": "chatbot.parse.sheets",
     "openvino": "chatbot.generators.openvino",
     "oxmsg": "chatbot.parse.outlook",
     "peft": "chatbot.generators.adapter chatbot.train.model chatbot.train.trainable",
+    "pdfplumber": "chatbot.parse.tables",
+    "PIL": "chatbot.parse.ocr",
     "platformdirs": "chatbot.settings",
     "pptx": "chatbot.parse.slides",
     "pypdfium2": "chatbot.parse.pdf",
+    "rapidocr_onnxruntime": "chatbot.parse.ocr",
     "selectolax": "chatbot.parse.web",
     "safetensors": "chatbot.loading chatbot.generators.disk_cache chatbot.train.loop",
     "semantic_text_splitter": "chatbot.split",

@@ -6,7 +6,7 @@ What a file holds decides. A name decides only between kinds of text, which look
 import re
 from pathlib import Path, PurePath
 
-from chatbot.errors import UnreadableDocument
+from chatbot.errors import PackedFiles, UnreadableDocument
 from chatbot.parse import archive
 
 MODULES = {  # kind -> the module that reads it
@@ -25,6 +25,7 @@ MODULES = {  # kind -> the module that reads it
     "csv": "chatbot.parse.rows",
     "json": "chatbot.parse.structured",
     "code": "chatbot.parse.code",
+    "image": "chatbot.parse.ocr",
 }
 READ = "PDF, Word, PowerPoint, Excel, OpenDocument, RTF, EPUB, HTML, mail, CSV, JSON or text"  # what to give instead
 
@@ -69,19 +70,19 @@ _OLE = {
     "PowerPoint Document": ("is an old PowerPoint file (.ppt)", "save it as .pptx and give that"),
 }
 _OUTLOOK = "__properties_version1.0".encode("utf-16-le")  # looked for first: it may have any of those attached
-_IMAGE = ("is an image", "text in images is not read yet; run OCR on it and give the text")
+_PICTURE = ("is an image or an icon of a kind that is not read", "save it as PNG or JPEG and give that")
 _PROGRAM = ("is a program", f"give a {READ} file")
 _ARCHIVE = ("is a packed archive", "unpack it and give the files in it")
 _MEDIA = ("is a sound or a film", "give its text, such as the subtitles")
 _MAGIC = (
-    (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|....ftyp(?:hei|mif1|avif)", _IMAGE),
-    (rb"II\*\x00|MM\x00\*|\x00\x00\x01\x00[^\x00]|BM....\x00\x00\x00\x00", _IMAGE),
+    (rb"....ftyp(?:hei|mif1|avif)|\x00\x00\x01\x00[^\x00]", _PICTURE),
     (rb"\x7fELF|MZ[^\n]*\x00|[\xce\xcf]\xfa\xed\xfe|\xfe\xed\xfa[\xce\xcf]|\xca\xfe\xba\xbe", _PROGRAM),
     (rb"\x1f\x8b|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|BZh[1-9]1AY|\xfd7zXZ|.{257}ustar", _ARCHIVE),
     (rb"....ftyp|RIFF....(?:WAVE|AVI )|OggS\x00|ID3[\x02-\x04]\x00|fLaC\x00|\x1aE\xdf\xa3", _MEDIA),
     (rb"%!PS", ("is a PostScript file", "convert it to PDF and give that")),
     (rb"SQLite format 3\x00", ("is a database", "export what you want to ask about as text")),
 )
+_IMAGE = re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|II\*\x00|MM\x00\*|BM....\x00\x00\x00\x00", re.S)
 _HTML = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html[\s>])", re.I | re.S
 )
@@ -90,7 +91,7 @@ _OF_MAIL = {b"message-id", b"mime-version", b"received", b"return-path", b"deliv
 
 
 def kind_of(path: Path, name: str) -> str:
-    """A key of MODULES. Raises UnreadableDocument for what is known and not read, such as an image."""
+    """A key of MODULES. Raises PackedFiles for a zip of files, UnreadableDocument for what is known and not read."""
     suffix = PurePath(name).suffix.lower()
     with path.open("rb") as file:
         head = file.read(_HEAD)
@@ -101,6 +102,8 @@ def kind_of(path: Path, name: str) -> str:
     # Readers accept junk before a PDF's header; a text may well speak of "%PDF-".
     if head.lstrip().startswith(b"%PDF-") or (suffix == ".pdf" and b"%PDF-" in head[:1024]):
         return "pdf"
+    if _IMAGE.match(head):
+        return "image"
     for magic, refusal in _MAGIC:
         if re.match(magic, head, re.S):
             raise _refusal(name, *refusal)
@@ -124,14 +127,15 @@ def _kind_of_text(head: bytes, named: str) -> str:
 
 
 def _zipped(path: Path, name: str) -> str:
-    members = archive.members(path, name)
+    members = [entry.filename for entry in archive.entries(path, name)]
     for start, kind in ZIPPED.items():
         if any(member.startswith(start) for member in members):
+            archive.members(path, name)
             return kind
     for start, what in _ZIPPED_BUT_NOT_READ.items():
         if any(member.startswith(start) for member in members):
             raise _refusal(name, f"is {what}, which is not read yet", _SAVE_AS)
-    raise _refusal(name, "is a zip archive", "unpack it and give the files in it")
+    raise PackedFiles(f"{name!r} is a zip archive: unpack it and give the files in it")
 
 
 def _in_ole(data: bytes, name: str) -> str:
