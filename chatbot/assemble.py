@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -29,8 +30,9 @@ from chatbot.embedders.dpr import DprEmbedder
 from chatbot.embedders.hashing import Hashing
 from chatbot.embedders.process import Apart
 from chatbot.embedders.sentence import SentenceEmbedder
-from chatbot.errors import HomeDamaged, HomeInUse, UnreadableData, WrongSetting
+from chatbot.errors import HomeDamaged, HomeInUse, InputError, UnreadableData, WrongSetting
 from chatbot.events import Answered, Event, Token
+from chatbot.fetch import fetch, is_address
 from chatbot.generate import Mixing
 from chatbot.generators.base import Generator
 from chatbot.generators.scripted import Scripted
@@ -40,6 +42,7 @@ from chatbot.index.chroma import Chroma, Dense
 from chatbot.index.lexical import Lexical
 from chatbot.ingestion import Ingestion
 from chatbot.knowledge import KnowledgeBase
+from chatbot.knowledge import Outcome as Added
 from chatbot.passage import Passage
 from chatbot.progress import Progress, silent
 from chatbot.retrieve import Finder, Given, Retriever, Shelf
@@ -115,6 +118,28 @@ class Chatbot:
 
     def retriever(self) -> Retriever:
         return retriever(self.settings, self.knowledge, Lexical(self._catalogue), self._dense)
+
+    def add_all(
+        self, given: Sequence[str | Path], *, replace: bool = False, progress: Progress = silent
+    ) -> Iterator[Added]:
+        """Files, folders and web addresses into the knowledge base: one outcome for each, as it is done."""
+        addresses = [each for each in map(str, given) if is_address(each)]
+        paths = [each for each in given if str(each) not in addresses]
+        yield from self.knowledge.add_all(paths, replace=replace, progress=progress)
+        for address in addresses:
+            try:
+                yield self.add_address(address, replace=replace, progress=progress)
+            except InputError as error:
+                yield Added(address, "failed", str(error))
+
+    def add_address(self, address: str, *, replace: bool = False, progress: Progress = silent) -> Added:
+        """What a web address holds, as a document that bears its name. Raises UnreadableDocument or NameTaken."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "fetched"
+            progress(0.0, f"fetching {address}")
+            max_bytes, private = self.settings.max_file_mb * 1_000_000, self.settings.private_addresses
+            name = fetch(address, file, max_bytes=max_bytes, private_addresses=private)
+            return self.knowledge.add(file, name=name, replace=replace, progress=progress)
 
     def load_sample(self) -> bool:
         """Add the sample documents, if the knowledge base is empty and they never were; whether they are there."""

@@ -80,8 +80,8 @@ def parser() -> argparse.ArgumentParser:
     made = add("serve", serve, "open the chat in a browser page (what happens without a command)")
     made.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     made.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
-    made = add("ingest", ingest, "add files and folders to the knowledge base")
-    made.add_argument("paths", nargs="+", metavar="PATH", type=Path)
+    made = add("ingest", ingest, "add files, folders and web addresses to the knowledge base")
+    made.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder, or https://...")
     made.add_argument("--replace", action="store_true", help="replace documents of the same name")
     made.add_argument(
         "--workers", type=int, metavar="N", help="read and embed in N processes, for very many files (extra `bulk`)"
@@ -206,13 +206,13 @@ def ingest(options: argparse.Namespace) -> int:
         for outcome in outcomes:
             print(f"{outcome.status}: {outcome.name}" + (f" ({outcome.message})" if outcome.message else ""))
     if not outcomes:
-        return _fail(f"no file was found in {', '.join(map(str, options.paths))}")
+        return _fail(f"no file was found in {', '.join(options.paths)}")
     return _fail(f"{len(failed)} of {len(outcomes)} files could not be added") if failed else 0
 
 
 def _ingested(options: argparse.Namespace) -> list[Outcome]:
     with _open(options) as chatbot, _bar() as progress:
-        return list(chatbot.knowledge.add_all(options.paths, replace=options.replace, progress=progress))
+        return list(chatbot.add_all(options.paths, replace=options.replace, progress=progress))
 
 
 def _ingested_in_bulk(options: argparse.Namespace) -> list[Outcome]:
@@ -221,7 +221,11 @@ def _ingested_in_bulk(options: argparse.Namespace) -> list[Outcome]:
     with _bar() as progress:
         return list(
             bulk.ingest(
-                _settings(options), options.paths, workers=options.workers, replace=options.replace, progress=progress
+                _settings(options),
+                map(Path, options.paths),
+                workers=options.workers,
+                replace=options.replace,
+                progress=progress,
             )
         )
 

@@ -20,6 +20,10 @@ class UnreadableDocument(InputError):
     """A file gives no text: empty, encrypted, truncated, too large, or of a type that is not read."""
 
 
+class PackedFiles(UnreadableDocument):
+    """A zip of files, which is no document itself: `chatbot.parse.unpack` takes them out."""
+
+
 class UnknownDocument(InputError):
     """No document has this id."""
 

@@ -4,11 +4,22 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Heading:
+    """A heading that the text does not mark as one, such as an entry of a PDF's outline."""
+
+    level: int  # from 1
+    title: str
+    start: int  # of its words in the page's text; with `end`, an empty stretch where they are not found
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """A page's text, or the whole text of a format without pages (`number` is then None)."""
 
     text: str
     number: int | None = None  # from 1
+    headings: tuple[Heading, ...] = ()  # in the order of the text; empty where it marks them as Markdown does
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +27,7 @@ class Document:
     """What parsing a file gives: the text, before it is split."""
 
     name: str  # as the person knows it: untrusted text
-    kind: str  # "pdf", "docx", "html", "markdown", "text"
+    kind: str  # "pdf", "docx", "text" and so on: see chatbot.parse.formats
     pages: tuple[Page, ...]
     notice: str = ""  # what a person should know: "3 of 12 pages had no text"
 

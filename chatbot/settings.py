@@ -116,6 +116,9 @@ class Settings:
     )
     max_utterance: int = _setting(4000, "Longest question, in characters.", low=1, high=1_000_000)
     max_file_mb: int = _setting(100, "Largest file that is read, in megabytes.", low=1, high=10_000)
+    private_addresses: bool = _setting(
+        False, "Fetch web addresses on this machine and on private networks too; they are refused otherwise."
+    )
     sample: bool = _setting(True, "Load the sample documents into an empty knowledge base at the first start.")
 
 

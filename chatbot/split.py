@@ -7,7 +7,7 @@ breaks that end nothing (inside a paragraph, after a heading) blanked out, which
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,9 +15,11 @@ from semantic_text_splitter import TextSplitter
 from tokenizers import Tokenizer
 
 from chatbot.parse.lines import goes_on
-from chatbot.passage import Document, Passage
+from chatbot.passage import Document, Heading, Passage
 
-WITH_HEADINGS = ("markdown", "html", "docx")  # kinds whose text marks headings as Markdown does
+WITH_HEADINGS = (  # kinds whose text marks headings as Markdown does
+    *("markdown", "html", "docx", "pptx", "xlsx", "odt", "ods", "odp", "epub", "eml", "msg"),
+)
 BETWEEN_HEADINGS = " › "
 
 _CHARACTERS_PER_TOKEN = 16  # English has 4 to 5; to WordPiece a word of 200,000 letters is one token
@@ -59,7 +61,8 @@ def split(
     open_headings: list[tuple[int, str]] = []  # stays open from page to page
     for page in document.pages:
         above = _path(open_headings)
-        headings = list(_headings(page.text, open_headings)) if document.kind in WITH_HEADINGS else []
+        marked = _headings(page.text) if document.kind in WITH_HEADINGS else iter(page.headings)
+        headings = list(_opened(marked, open_headings))
         for span in cutter.cut(page.text, headings, above):
             passages.append(
                 Passage(
@@ -142,8 +145,17 @@ class _Cutter:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def _headings(text: str, open_headings: list[tuple[int, str]]) -> Iterator[_Heading]:
-    """ATX (`# x`) and underlined headings outside fenced code; `open_headings` is kept up to date."""
+def _opened(headings: Iterable[Heading], open_headings: list[tuple[int, str]]) -> Iterator[_Heading]:
+    """With their paths; `open_headings` is kept up to date."""
+    for heading in headings:
+        while open_headings and open_headings[-1][0] >= heading.level:
+            open_headings.pop()
+        open_headings.append((heading.level, heading.title))
+        yield _Heading(heading.start, heading.end, _path(open_headings))
+
+
+def _headings(text: str) -> Iterator[Heading]:
+    """ATX (`# x`) and underlined headings outside fenced code."""
     fence = ""
     above: tuple[int, str] | None = None  # the line above, if it is a paragraph's first
     blank = True
@@ -159,10 +171,7 @@ def _headings(text: str, open_headings: list[tuple[int, str]]) -> Iterator[_Head
             level, (first, title) = 1 if underline[1][0] == "=" else 2, above
         title = " ".join(_MARKS.sub(r"\1", title).split())
         if level and title:
-            while open_headings and open_headings[-1][0] >= level:
-                open_headings.pop()
-            open_headings.append((level, title))
-            yield _Heading(first, start + len(line), _path(open_headings))
+            yield Heading(level, title, first, start + len(line))
         above = (start, line) if blank and line.strip() and not level and not fence else None
         blank = not line.strip() or bool(level)
 

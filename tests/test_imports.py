@@ -41,7 +41,9 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "indexes": ("index.chroma index.lexical", "values equations protocols stores indexes"),
     "parsers": (
-        "split parse parse.archive parse.formats parse.lines parse.pdf parse.plain parse.web parse.word parse.worker",
+        "split parse parse.archive parse.book parse.code parse.formats parse.lines parse.mail parse.opendocument"
+        " parse.outlook parse.pdf parse.plain parse.rows parse.rtf parse.sheets parse.slides parse.structured"
+        " parse.web parse.word parse.worker parse.xml fetch parse.ocr parse.tables parse.unpack",
         "values parsers",
     ),
     "models": ("models", "values"),
@@ -84,18 +86,25 @@ OWNERS: dict[str, str] = {
     "filelock": "chatbot.assemble",
     "gradio": "ui.app ui.chat",
     "huggingface_hub": "chatbot.embedders.weights",
-    "httpx": "chatbot.index.chroma",
+    "httpx": "chatbot.fetch chatbot.index.chroma",
     "jinja2": "chatbot.generators.causal",
     "langdetect": "chatbot.language",
     "llama_cpp": "chatbot.bench.systems",
     "accelerate": "chatbot.train.loop",
+    "lxml": "chatbot.parse.xml",
     "matplotlib": "chatbot.bench.chart chatbot.train.curve",
-    "numpy": "chatbot.bulk chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing"
-    " chatbot.embedders.sentence chatbot.index.chroma chatbot.train.examples",
+    "numpy": "chatbot.bulk chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
+    " chatbot.index.chroma chatbot.parse.ocr chatbot.train.examples",
+    "openpyxl": "chatbot.parse.sheets",
     "openvino": "chatbot.generators.openvino",
+    "oxmsg": "chatbot.parse.outlook",
     "peft": "chatbot.generators.adapter chatbot.train.model chatbot.train.trainable",
+    "pdfplumber": "chatbot.parse.tables",
+    "PIL": "chatbot.parse.ocr",
     "platformdirs": "chatbot.settings",
+    "pptx": "chatbot.parse.slides",
     "pypdfium2": "chatbot.parse.pdf",
+    "rapidocr_onnxruntime": "chatbot.parse.ocr",
     "selectolax": "chatbot.parse.web",
     "ray": "chatbot.bulk",
     "safetensors": "chatbot.loading chatbot.generators.disk_cache chatbot.train.loop",
@@ -103,6 +112,7 @@ OWNERS: dict[str, str] = {
     "sentence_transformers": "chatbot.embedders.sentence chatbot.train.encoder",
     "snowballstemmer": "chatbot.language",
     "starlette": "ui.app",
+    "striprtf": "chatbot.parse.rtf",
     "tokenizers": "chatbot.bench.rag chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",
     "torch": "chatbot.assemble chatbot.attribution chatbot.bench chatbot.bench.rag chatbot.bench.systems"

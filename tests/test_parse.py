@@ -12,11 +12,13 @@ from pathlib import Path
 import docx
 import pytest
 from docx.oxml.parser import parse_xml
+from PIL import Image, ImageDraw, ImageFont
 
 from chatbot.errors import UnreadableDocument
-from chatbot.parse import read
+from chatbot.parse import has_ocr, read
+from chatbot.parse.formats import kind_of
+from chatbot.parse.lines import clean
 from chatbot.parse.pdf import unwrap
-from chatbot.parse.worker import clean
 from chatbot.passage import Document
 
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
@@ -32,25 +34,36 @@ def pdf(*pages: str, encrypted: bool = False) -> bytes:
         "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
     ]
     for i, page in enumerate(pages):
-        shown = "".join(f"({line}) Tj T* " for line in page.split("\n"))
-        stream = f"BT /F1 12 Tf 14 TL 50 700 Td {shown}ET"
         objects.append(
             f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents {5 + 2 * i} 0 R "
             "/Resources << /Font << /F1 3 0 R >> >> >>"
         )
-        objects.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
-    trailer = f"/Size {len(objects) + 1} /Root 1 0 R"
-    if encrypted:
-        blob = "00" * 32
-        trailer += f" /Encrypt << /Filter /Standard /V 1 /R 2 /O <{blob}> /U <{blob}> /P -4 >>"
-        trailer += f" /ID [<{blob}> <{blob}>]"
+        objects.append(shown(*page.split("\n")))
+    blob = "00" * 32
+    secret = f"/Encrypt << /Filter /Standard /V 1 /R 2 /O <{blob}> /U <{blob}> /P -4 >> /ID [<{blob}> <{blob}>]"
+    return pdf_of(*objects, trailer=secret if encrypted else "")
+
+
+def shown(*lines: str) -> str:
+    """The content of a page that shows these lines."""
+    text = "".join(f"({line}) Tj T* " for line in lines)
+    return stream_of(f"BT /F1 12 Tf 14 TL 50 700 Td {text}ET")
+
+
+def stream_of(content: str) -> str:
+    return f"<< /Length {len(content)} >>\nstream\n{content}\nendstream"
+
+
+def pdf_of(*objects: str | bytes, trailer: str = "") -> bytes:
+    """A PDF of these objects, of which the first is its catalogue."""
     body, offsets = b"%PDF-1.4\n", []
-    for number, text in enumerate(objects, 1):
+    for number, content in enumerate(objects, 1):
         offsets.append(len(body))
-        body += f"{number} 0 obj\n{text}\nendobj\n".encode()
+        body += b"%d 0 obj\n%s\nendobj\n" % (number, content if isinstance(content, bytes) else content.encode())
     table = "".join(f"{offset:010} 00000 n \n" for offset in offsets)
-    end = f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}trailer << {trailer} >>\n"
-    return body + f"{end}startxref\n{len(body)}\n%%EOF\n".encode()
+    end = f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}"
+    end += f"trailer << /Size {len(objects) + 1} /Root 1 0 R {trailer} >>\nstartxref\n{len(body)}\n%%EOF\n"
+    return body + end.encode()
 
 
 def word(*paragraphs: str) -> bytes:
@@ -115,12 +128,15 @@ def test_a_pdf_keeps_its_page_numbers(reading):
 
 def test_blank_pages_of_a_pdf_are_reported(reading):
     document = reading(pdf("Words", "", "More"), "a.pdf")
-    assert document.notice == "1 of 3 pages had no text"
+    assert document.notice.startswith("1 of 3 pages had no text")
     assert [page.number for page in document.pages] == [1, 2, 3]
 
 
-def test_a_pdf_of_pictures_is_sent_to_ocr(refusal):
-    assert "holds no text, only images: run OCR" in refusal(pdf("", ""), "scan.pdf")
+@pytest.mark.skipif(has_ocr(), reason="OCR is installed")
+def test_without_ocr_pages_and_pictures_say_what_to_install(reading, refusal):
+    assert "(if they are scans, pip install rapidocr-onnxruntime)" in reading(pdf("Words", ""), "a.pdf").notice
+    assert "holds no text, only images: to have them read, pip install" in refusal(pdf("", ""), "scan.pdf")
+    assert "is an image: to have its text read, pip install" in refusal(b"\x89PNG\r\n\x1a\n" + bytes(99), "a.png")
 
 
 def test_an_encrypted_pdf_is_told_apart_from_a_broken_one(refusal):
@@ -152,6 +168,111 @@ def test_lines_of_chinese_are_joined_without_a_space():
 
 def test_a_word_hyphenated_at_a_line_end_is_mended():
     assert unwrap("The Ef\ufffe\r\nfect is large") == "The Effect is large"
+
+
+PAGE_OF_A_PDF = "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Resources << /Font << /F1 3 0 R >> >> /Contents"
+OUTLINED = (
+    "<< /Type /Catalog /Pages 2 0 R /Outlines 8 0 R >>",
+    "<< /Type /Pages /Count 2 /Kids [4 0 R 6 0 R] >>",
+    "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    f"{PAGE_OF_A_PDF} 5 0 R >>",
+    shown("Contents of 1 Leave", "1 Leave", "Thirty days.", "Unused days", "They lapse."),
+    f"{PAGE_OF_A_PDF} 7 0 R >>",
+    shown("They do."),
+    "<< /Type /Outlines /First 9 0 R /Last 11 0 R /Count 3 >>",
+    "<< /Title (Leave) /Parent 8 0 R /Dest [4 0 R /Fit] /First 10 0 R /Last 10 0 R /Count 1 /Next 11 0 R >>",
+    "<< /Title (Unused  days) /Parent 9 0 R /Dest [4 0 R /Fit] >>",
+    "<< /Title (Not on the page) /Parent 8 0 R /Dest [6 0 R /Fit] /Next 9 0 R >>",  # a loop
+)
+
+
+def test_the_outline_of_a_pdf_gives_the_headings_of_its_passages(reading):
+    pages = reading(pdf_of(*OUTLINED), "a.pdf").pages
+    assert [(h.level, h.title, pages[0].text[h.start : h.end]) for h in pages[0].headings] == [
+        (1, "Leave", "1 Leave"),
+        (2, "Unused days", "Unused days"),
+    ]
+    assert pages[0].text[: pages[0].headings[0].start].strip() == "Contents of 1 Leave"
+    assert [(h.title, h.start, h.end) for h in pages[1].headings] == [("Not on the page", 0, 0)]
+
+
+def ruled(rows: list[list[str]], before: str, after: str) -> bytes:
+    """A page with a table that lines are drawn around; a cell's words stand on lines of their own."""
+    drawn, cells = [], []
+    for r, row in enumerate(rows):
+        for c, cell in enumerate(row):
+            x, y = 50 + 120 * c, 600 - 40 * r
+            drawn.append(f"{x} {y} 120 40 re S")
+            cells += [f"BT /F1 10 Tf {x + 5} {y + 26 - 12 * i} Td ({w}) Tj ET" for i, w in enumerate(cell.split())]
+    lines = [f"BT /F1 10 Tf 50 {y} Td ({text}) Tj ET" for y, text in ((700, before), (300, after))]
+    return pdf_of(
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        "<< /Type /Pages /Count 1 /Kids [3 0 R] >>",
+        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R "
+        "/Resources << /Font << /F1 5 0 R >> >> >>",
+        stream_of("\n".join([*drawn, lines[0], *cells, lines[1]])),
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    )
+
+
+def test_a_row_of_a_ruled_table_is_one_line_where_the_table_stands(reading):
+    rows = [["Kind", "Days a year", "Paid"], ["Sick leave", "no limit", ""], ["Holiday", "30", "yes"]]
+    text = reading(ruled(rows, "Above it.", "Below it."), "a.pdf").pages[0].text
+    assert text.split("\n") == [
+        "Above it.", "Kind | Days a year | Paid", "Sick leave | no limit | ", "Holiday | 30 | yes", "Below it.",
+    ]  # fmt: skip
+
+
+def test_lines_that_only_lay_out_the_page_make_no_table(reading):
+    cells = [[f"{'word ' * 3}" * 40, "short"], ["a", "b"]]
+    assert " | " not in reading(ruled(cells, "Above.", "Below."), "a.pdf").pages[0].text
+
+
+# OCR
+
+ocr = pytest.mark.skipif(not has_ocr(), reason="the extra `ocr` is not installed")
+
+
+def picture(*lines: str) -> "Image.Image":
+    image = Image.new("L", (1000, 120 * len(lines)), 255)
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(image).text((40, 20 + 120 * number), line, font=ImageFont.load_default(48))
+    return image
+
+
+def as_file(image: "Image.Image", kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@ocr
+def test_a_picture_of_words_is_read_line_by_line(reading):
+    document = reading(as_file(picture("Thirty days of leave", "for everybody"), "WEBP"), "a.pdf")
+    assert (document.kind, document.pages[0].text) == ("image", "Thirty days of leave\nfor everybody")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF"])
+def test_pictures_are_told_by_what_they_hold(tmp_path, kind):
+    (tmp_path / "upload").write_bytes(as_file(Image.new("L", (8, 8)), kind))
+    assert kind_of(tmp_path / "upload", "a.txt") == "image"
+
+
+@ocr
+def test_scanned_pages_are_read_and_the_others_keep_their_text(reading):
+    scanned = reading(as_file(picture("Thirty days of leave"), "PDF"), "a.pdf")
+    assert scanned.pages[0].text == "Thirty days of leave"
+    assert scanned.notice == "1 of 1 pages were read by OCR"
+    assert reading(pdf("Words", ""), "a.pdf").notice == "1 of 2 pages had no text"
+
+
+@ocr
+def test_pictures_without_words_damaged_ones_and_enormous_ones_are_refused(refusal):
+    assert "no text was found" in refusal(as_file(Image.new("L", (300, 300), 255), "PNG"), "a.png")
+    assert "is an image that is damaged" in refusal(as_file(picture("Words"), "PNG")[:300], "a.png")
+    enormous = as_file(Image.new("1", (12_000, 12_000)), "PNG")
+    assert "has 12,000 x 12,000 pixels, more than the 100,000,000" in refusal(enormous, "a.png")
+    assert "only images in which none was found" in refusal(pdf("", ""), "a.pdf")
 
 
 # Word
@@ -249,6 +370,22 @@ def test_a_page_without_an_article_is_read_whole(reading):
     assert reading(html.encode(), "p.html").pages[0].text == "# Prices\n\nTea 2\n\na | b"
 
 
+def test_a_row_of_a_table_in_a_page_is_one_line_however_its_source_is_written(reading):
+    html = """<html><body><h1>Prices</h1>
+    <p>All of them
+    in euros.</p><table>
+      <tr>
+        <th>Tea</th>
+        <td><p>2</p></td>
+      </tr>
+      <tr><th>Coffee</th> <td>3</td></tr>
+    </table>{}</body></html>"""
+    plain, code = html.format("Ask."), html.format("<footer><nav><pre>a\nb</pre>Ask.</nav></footer>")
+    rows = "# Prices\n\nAll of them in euros.\n\nTea | 2\nCoffee | 3\n"
+    assert reading(plain.encode(), "p.html").pages[0].text == f"{rows}Ask."
+    assert "Tea | 2" in reading(code.encode(), "p.html").pages[0].text
+
+
 def test_a_page_says_its_own_encoding(reading):
     html = '<html><head><meta charset="big5"></head><body><p>中文網頁</p></body></html>'
     assert "中文網頁" in reading(html.encode("big5"), "p.html").pages[0].text
@@ -284,6 +421,13 @@ def test_elements_nested_ten_thousand_deep_do_no_harm(reading):
         ("gb18030", "检索增强生成模型结合了预训练的参数记忆与非参数记忆,可以回答问题。" * 4),
         ("big5", "檢索增強生成模型結合了預訓練的參數記憶與非參數記憶，可以回答問題。" * 4),
         ("cp932", "この文書では、社内の休暇制度について説明します。従業員は年間二十日の有給休暇を取得できます。" * 4),
+        ("utf-32-le", "Plain words without a mark, in four bytes each, as few programs write them."),
+        ("cp1250", "Każdemu pracownikowi przysługuje dwadzieścia dni urlopu, a wniosek składa się na piśmie. " * 3),
+        (
+            "iso8859_2",
+            "Každý zaměstnanec má nárok na dovolenou, kterou určí žádost; délka závisí na věku a šesti letech. " * 3,
+        ),
+        ("cp1254", "Her çalışanın yılda yirmi gün izni vardır; başvuru yöneticiye yazılı olarak yapılır, ığdır. " * 3),
         ("cp1251", "Генерация с дополненной выборкой отвечает на вопросы по документам. " * 4),
         ("cp1252", "Les congés payés sont fixés à trente jours par année, même à l’étranger. " * 4),
     ],
@@ -336,15 +480,15 @@ def test_what_a_file_holds_outweighs_its_name(reading):
         (OLE + "EncryptedPackage".encode("utf-16-le"), "a.docx", "is encrypted"),
         (OLE + "WordDocument".encode("utf-16-le"), "a.doc", "is an old Word file (.doc): save it as .docx"),
         (OLE, "a.xls", "is an old Office file"),
-        (zipped(xl__workbook=b""), "a.xlsx", "is an Excel workbook, which is not read yet"),
+        (OLE + "Workbook".encode("utf-16-le"), "a.xls", "is an old Excel file (.xls): save it as .xlsx"),
+        (zipped(visio__document=b""), "a.vsdx", "is a Visio drawing, which is not read yet"),
         (zipped(readme=b"words"), "a.docx", "is a zip archive: unpack it"),
         (zipped(word__document=b"words"), "a.docx", "is no ordinary Word file inside"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(99), "a.png", "is an image: text in images is not read yet"),
+        (b"\x00\x00\x00\x18ftypheic" + bytes(99), "a.heic", "is an image or an icon of a kind that is not read"),
         (b"\xff\xd8\xff\xe0" + bytes(99), "a.pdf", "is an image"),
         (b"MZ\x90\x00\x03" + bytes(99), "a.exe", "is a program"),
         (b"\x7fELF\x02\x01\x01" + bytes(99), "a.txt", "is a program"),
         (b"\x1f\x8b\x08\x00" + bytes(99), "a.tar.gz", "is a packed archive"),
-        (b"{\\rtf1\\ansi Words}", "a.rtf", "is an RTF file"),
     ],
 )
 def test_what_cannot_be_read_says_what_it_is_and_what_to_do(refusal, content, name, expected):
@@ -372,6 +516,34 @@ def test_a_zip_bomb_is_refused_before_it_unpacks(refusal):
     many = zipped(**{f"word__{i}": b"" for i in range(10_001)})
     assert "10,001 parts" in refusal(many, "a.docx")
     assert time.monotonic() - started < 10
+
+
+def test_entities_that_stand_for_each_other_are_not_expanded(reading, refusal):
+    entities = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 10}">' for i in range(9))
+    declared = f'<!DOCTYPE x [<!ENTITY e0 "{"ha" * 50}">{entities}]>'
+    members = dict(zipfile_members(word("Body")))
+    xml = members["word/document.xml"].replace(b"Body", b"&e9;")
+    members["word/document.xml"] = xml.replace(b"<w:document", declared.encode() + b"<w:document", 1)
+    assert "is damaged, or too large" in refusal(zipped(**members), "a.docx")
+    html = f"<?xml version='1.0'?>{declared}<html><body><p>&e9;</p></body></html>"
+    assert len(reading(html.encode(), "a.html").pages[0].text) < 100
+
+
+def test_a_pdf_of_100_000_pages_is_refused_at_once(refusal):
+    started = time.monotonic()
+    content = pdf_of(
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Pages /Count 100000 /Kids [{'3 0 R ' * 100_000}] >>",
+        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] >>",
+    )
+    assert "has 100,000 pages, more than the 20,000 that are read: split it" in refusal(content, "a.pdf")
+    assert time.monotonic() - started < 10
+
+
+def test_50_mb_without_a_line_break_are_read(reading):
+    started = time.monotonic()
+    assert len(reading(b"x" * 50_000_000, "a.txt").pages[0].text) == 50_000_000
+    assert time.monotonic() - started < 60
 
 
 def test_a_file_that_takes_too_long_is_given_up(refusal):

@@ -2,21 +2,37 @@
 
 The process (`chatbot.parse.worker`) is limited in time and memory, imports only the parser it needs, and
 answers with text or with one line that says what is wrong. Nothing in a file is executed, fetched or
-expanded. Pictures are not read (no OCR). To add a format, write a module with
-`read(path, name) -> Document` and name it in `chatbot.parse.formats`.
+expanded. To add a format, write a module with `read(path, name) -> Document` and name it in
+`chatbot.parse.formats`.
 """
 
 import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from chatbot.errors import UnreadableDocument
-from chatbot.passage import Document, Page
+from chatbot.errors import PackedFiles, UnreadableDocument
+from chatbot.passage import Document, Heading, Page
 
 MEGABYTE = 1_000_000
+TIMEOUT_S = 60.0
+MAX_MEMORY = 2 * 1024**3  # bytes of address space
+MOST_SCANS = 100  # pages of a document that OCR reads, at 2 to 6 seconds each
+INSTALL_OCR = "pip install rapidocr-onnxruntime"
 _FOLDER_OF_PACKAGE = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file that a zip held."""
+
+    name: str  # "archive.zip/folder/file.txt", for people: untrusted text
+    path: Path | None  # where it lies now; None where it could not be unpacked
+    problem: str = ""  # why, in one line
 
 
 def read(
@@ -24,32 +40,49 @@ def read(
     name: str,
     *,
     max_bytes: int,
-    timeout_s: float = 60,
-    max_memory_bytes: int = 2 * 1024**3,
+    timeout_s: float = TIMEOUT_S,
+    max_memory_bytes: int = MAX_MEMORY,
 ) -> Document:
     """The text of the file at `path`, which the person knows as `name`. Can be called from any thread.
 
     The type is told by what the file holds; the name's suffix only tells Markdown, HTML and plain text apart.
-    Raises UnreadableDocument, in one line, for whatever gives no text, or takes too much time or memory.
+    Pages of a PDF without text are read by OCR where that is installed, several within each `timeout_s`.
+    Raises PackedFiles for a zip of files, and UnreadableDocument, in one line, for whatever else gives no text,
+    or takes too much time or memory.
     """
     _check(path, name, max_bytes)
-    request = {"path": str(path.resolve()), "name": name, "timeout_s": timeout_s, "memory": max_memory_bytes}
-    try:
-        # Not multiprocessing: its children run the parent's main module again.
-        finished = subprocess.run(
-            [sys.executable, "-P", "-m", "chatbot.parse.worker"],
-            input=json.dumps(request).encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=_environment(),
-            timeout=timeout_s,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # Windows would show a console
-        )
-    except subprocess.TimeoutExpired as error:
-        raise UnreadableDocument(
-            f"{name!r} could not be read within {timeout_s:g} seconds: split it into smaller files"
-        ) from error
-    return _document(name, finished)
+    limits = {"timeout_s": timeout_s, "memory": max_memory_bytes}
+    document = _document(name, _asked(path, name, limits))
+    if document.kind == "pdf":
+        document = _with_scans(document, path, limits)
+    if not any(page.text.strip() for page in document.pages):
+        raise UnreadableDocument(f"{name!r} {_NO_TEXT.get(document.kind, _NO_TEXT['text'])}")
+    return document
+
+
+_NO_TEXT = {
+    "text": "holds no text: give a file with something to read in it",
+    "image": "is an image in which no text was found: give a sharper or larger one",
+    "pdf": "holds no text, only images in which none was found: give a better scan",
+}
+
+
+def unpack(
+    path: Path, name: str, folder: Path, *, timeout_s: float = TIMEOUT_S, max_memory_bytes: int = MAX_MEMORY
+) -> list[Member]:
+    """What the zip of files at `path` holds, unpacked into the empty `folder` under names of ours.
+
+    A zip inside it is unpacked too, one inside that is not. Hidden files are left out, as in folders. Raises
+    UnreadableDocument for a zip bomb or a damaged zip; a single member that cannot be had is named with its problem.
+    """
+    limits = {"timeout_s": timeout_s, "memory": max_memory_bytes}
+    answer = _asked(path, name, limits | {"folder": str(folder.resolve())})
+    return [Member(member, folder / file if file else None, problem) for member, file, problem in answer["members"]]
+
+
+def has_ocr() -> bool:
+    """Whether the extra `ocr` is installed."""
+    return find_spec("rapidocr_onnxruntime") is not None
 
 
 def _check(path: Path, name: str, max_bytes: int) -> None:
@@ -71,21 +104,77 @@ def _check(path: Path, name: str, max_bytes: int) -> None:
         )
 
 
-def _environment() -> dict[str, str]:
-    """Ours, with this package importable: the parent may have found it through its own sys.path."""
-    paths = [str(_FOLDER_OF_PACKAGE), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-
-
-def _document(name: str, finished: subprocess.CompletedProcess[bytes]) -> Document:
+def _asked(path: Path, name: str, request: dict[str, Any]) -> dict[str, Any]:
+    """What the worker answers. Raises UnreadableDocument where that is an error, or nothing."""
+    request = {"path": str(path.resolve()), "name": name} | request
     try:
-        answer = json.loads(finished.stdout)
+        # Not multiprocessing: its children run the parent's main module again.
+        finished = subprocess.run(
+            [sys.executable, "-P", "-m", "chatbot.parse.worker"],
+            input=json.dumps(request).encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+            timeout=request["timeout_s"],
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # Windows would show a console
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UnreadableDocument(
+            f"{name!r} could not be read within {request['timeout_s']:g} seconds: split it into smaller files"
+        ) from error
+    try:
+        answer: dict[str, Any] = json.loads(finished.stdout)
     except ValueError as error:  # it died before it could answer: native code ran out of memory, or crashed
         raise UnreadableDocument(
             f"{name!r} broke its reader (exit {finished.returncode}), as a damaged or enormous file does: "
             "open it in its own program and save a fresh copy"
         ) from error
     if "error" in answer:
-        raise UnreadableDocument(answer["error"])
-    pages = tuple(Page(text, number) for number, text in answer["pages"])
+        raise (PackedFiles if answer.get("packed") else UnreadableDocument)(answer["error"])
+    return answer
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with this package importable: the parent may have found it through its own sys.path."""
+    paths = [str(_FOLDER_OF_PACKAGE), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def _document(name: str, answer: dict[str, Any]) -> Document:
+    pages = tuple(
+        Page(text, number, tuple(Heading(*heading) for heading in headings))
+        for number, text, headings in answer["pages"]
+    )
     return Document(name, answer["kind"], pages, answer["notice"])
+
+
+def _with_scans(document: Document, path: Path, limits: dict[str, Any]) -> Document:
+    """With what OCR reads on pages that have no text, and a notice of those pages."""
+    empty = [page.number for page in document.pages if page.number and not page.text.strip()]
+    if not empty:
+        return document
+    installed = has_ocr()
+    if not installed and len(empty) == len(document.pages):
+        raise UnreadableDocument(f"{document.name!r} holds no text, only images: to have them read, {INSTALL_OCR}")
+    texts = _recognised(path, document.name, empty[:MOST_SCANS], limits) if installed else {}
+    pages = tuple(replace(page, text=texts.get(page.number or 0, page.text)) for page in document.pages)
+    blank = len(empty) - sum(bool(text.strip()) for text in texts.values())
+    notices = []
+    if blank < len(empty):
+        notices.append(f"{len(empty) - blank} of {len(pages)} pages were read by OCR")
+    if blank:
+        more = "" if installed else f" (if they are scans, {INSTALL_OCR})"
+        notices.append(f"{blank} of {len(pages)} pages had no text{more}")
+    return replace(document, pages=pages, notice=", ".join(notices))
+
+
+def _recognised(path: Path, name: str, numbers: list[int], limits: dict[str, Any]) -> dict[int, str]:
+    """Text by the page's number, up to the first page that takes too long or breaks the reader."""
+    texts: dict[int, str] = {}
+    while left := numbers[len(texts) :]:
+        try:
+            read = _asked(path, name, limits | {"scans": left})["texts"]
+        except UnreadableDocument:
+            break
+        texts |= zip(left, read, strict=False)
+    return texts

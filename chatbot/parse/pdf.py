@@ -1,46 +1,177 @@
-"""PDF, page by page, in the reading order that PDFium finds. Pages that are pictures give no text."""
+"""PDF, page by page, in the reading order that PDFium finds; the titles of its outline are headings.
+
+Tables that lines are drawn around become a line a row, cells parted by bars. Pages that are pictures give no
+text here: `chatbot.parse.ocr` reads them.
+"""
 
 import re
-from itertools import pairwise
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import groupby, islice, pairwise
+from operator import itemgetter
 from pathlib import Path
 from statistics import quantiles
+from unicodedata import bidirectional
 
 import pypdfium2 as pdfium
+import pypdfium2.raw as pdfium_c
 
 from chatbot.errors import UnreadableDocument
-from chatbot.parse.lines import NARROW, goes_on, is_cjk, width
-from chatbot.passage import Document, Page
+from chatbot.parse.lines import NARROW, clean, goes_on, is_cjk, width
+from chatbot.parse.tables import FEWEST_LINES, MOST_LINES, Box, Finder, Table
+from chatbot.passage import Document, Heading, Page
 
+MAX_PAGES = 20_000  # at 670 pages a second, half of the minute that a file may take
+MAX_OUTLINE = 10_000  # entries
+_LONGEST_TITLE = 200  # characters
+_LONGEST_CELL = 500
+Place = tuple[int, int, int]  # of a character: number of the table, its row, its column
+_OUTSIDE: Place = (-1, -1, -1)
 _HYPHEN = re.compile("\ufffe\\s*")  # PDFium's mark for a hyphen that only the line's end called for
 
 
 def read(path: Path, name: str) -> Document:
+    """Pages without text are among the pages: who asked for the document says so, or has them read by OCR."""
+    with opened(path, name) as pdf:
+        if len(pdf) > MAX_PAGES:
+            raise UnreadableDocument(
+                f"{name!r} has {len(pdf):,} pages, more than the {MAX_PAGES:,} that are read: split it"
+            )
+        titles, finder = _outline(pdf), Finder(path)
+        return Document(name, "pdf", tuple(_page(pdf, index, titles[index], finder) for index in range(len(pdf))))
+
+
+def opened(path: Path, name: str) -> pdfium.PdfDocument:
+    """Raises UnreadableDocument where it is encrypted or damaged."""
     try:
-        pdf = pdfium.PdfDocument(path)
+        return pdfium.PdfDocument(path)
     except pdfium.PdfiumError as error:
-        if "password" in str(error).lower():
+        if any(word in str(error).lower() for word in ("password", "security")):
             raise UnreadableDocument(
                 f"{name!r} is encrypted: save a copy without the password and give that"
             ) from error
         raise UnreadableDocument(f"{name!r} is cut short or damaged: save or download it again ({error})") from error
-    with pdf:
-        pages = tuple(Page(unwrap(_text(pdf, index)), index + 1) for index in range(len(pdf)))
-    blank = sum(not page.text.strip() for page in pages)
-    if blank == len(pages):
-        raise UnreadableDocument(f"{name!r} holds no text, only images: run OCR on it first and give the outcome")
-    return Document(name, "pdf", pages, f"{blank} of {len(pages)} pages had no text" if blank else "")
 
 
-def _text(pdf: pdfium.PdfDocument, index: int) -> str:
+def _outline(pdf: pdfium.PdfDocument) -> defaultdict[int, list[tuple[int, str]]]:
+    """Index of a page -> (level from 1, title) of the outline's entries that lead there, in the outline's order."""
+    titles: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
+    for entry in islice(pdf.get_toc(), MAX_OUTLINE):
+        target = entry.get_dest()
+        index = target.get_index() if target else None
+        title = " ".join(clean(entry.get_title()).split())[:_LONGEST_TITLE]
+        if title and index is not None:
+            titles[index].append((entry.level + 1, title))
+    return titles
+
+
+def _page(pdf: pdfium.PdfDocument, index: int, titles: list[tuple[int, str]], finder: Finder) -> Page:
+    text = clean(_text(pdf, index, finder))
+    return Page(text, index + 1, tuple(_headings(text, titles)))
+
+
+def _headings(text: str, titles: list[tuple[int, str]]) -> Iterator[Heading]:
+    """Each title where a line is it, else begins with it, else where the one before ended."""
+    position = 0
+    for level, title in titles:
+        words = r"\s+".join(map(re.escape, title.split()))
+        begins = rf"^[^\w\n]*(?:[\dIVX][\dIVX.]*\s+)?{words}"
+        for pattern in (rf"{begins}[^\w\n]*$", rf"{begins}\b"):
+            if found := re.compile(pattern, re.M | re.I).search(text, position):
+                break
+        start, end = found.span() if found else (position, position)
+        yield Heading(level, title, start, end)
+        position = end
+
+
+def _text(pdf: pdfium.PdfDocument, index: int, finder: Finder) -> str:
     try:
         page = pdf[index]
         textpage = page.get_textpage()
     except pdfium.PdfiumError:  # one broken page; counted with those that have no text
         return ""
-    text: str = textpage.get_text_range()
+    tables = finder.tables(index) if _is_ruled(page) and textpage.count_chars() else []
+    text = _with_tables(textpage, tables) if tables else unwrap(textpage.get_text_range())
     textpage.close()
     page.close()
     return text
+
+
+def _is_ruled(page: pdfium.PdfPage) -> bool:
+    """Whether lines may draw a table on it; not on a page that is turned or cut, where places would not agree."""
+    if page.get_rotation() or page.get_mediabox()[:2] != (0, 0) or page.get_cropbox() != page.get_mediabox():
+        return False
+    drawn = page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_PATH], max_depth=3)
+    return FEWEST_LINES <= sum(1 for _ in islice(drawn, MOST_LINES + 1)) <= MOST_LINES
+
+
+def _with_tables(textpage: pdfium.PdfTextPage, tables: list[Table]) -> str:
+    """The page's text, with each table's rows where its characters stood."""
+    places = list(_places(textpage, tables))
+    spans = {number: span for number in range(len(tables)) if (span := _span(places, number))}
+    cells: defaultdict[Place, str] = defaultdict(str)
+    for place, run in groupby(range(len(places)), key=places.__getitem__):
+        numbers = list(run)
+        cells[place] += f"{textpage.get_text_range(numbers[0], len(numbers))}\n"
+    parts, end = [], 0
+    for number, (first, last) in sorted(spans.items(), key=itemgetter(1)):
+        if first >= end and (rows := _rows(tables[number], number, cells)):
+            parts += [unwrap(textpage.get_text_range(end, first - end)), rows]
+            end = last + 1
+    parts.append(unwrap(textpage.get_text_range(end, len(places) - end)))
+    return "\n".join(part.strip("\n") for part in parts if part.strip())
+
+
+def _span(places: list[Place], number: int) -> tuple[int, int] | None:
+    """Its first and last character; None where others stand between them, as where only part of it has lines."""
+    own = [index for index, place in enumerate(places) if place[0] == number]
+    return (own[0], own[-1]) if own and len(own) == own[-1] - own[0] + 1 else None
+
+
+def _places(textpage: pdfium.PdfTextPage, tables: list[Table]) -> Iterator[Place]:
+    """Of each character. A line break, which PDFium adds, lies nowhere: it stays with the one before."""
+    place = _OUTSIDE
+    for index in range(textpage.count_chars()):
+        left, bottom, right, top = textpage.get_charbox(index)
+        if right > left:
+            place = _place(tables, (left + right) / 2, (bottom + top) / 2)
+        yield place
+
+
+def _place(tables: list[Table], x: float, y: float) -> Place:
+    for number, table in enumerate(tables):
+        if _holds(table.box, x, y):
+            for row, cells in enumerate(table.rows):
+                for column, cell in enumerate(cells):
+                    if _holds(cell, x, y):
+                        return number, row, column
+    return _OUTSIDE
+
+
+def _holds(box: Box, x: float, y: float) -> bool:
+    return box[0] <= x <= box[2] and box[1] <= y <= box[3]
+
+
+def _rows(table: Table, number: int, cells: dict[Place, str]) -> str:
+    """A line a row; "" where a cell holds whole paragraphs, as where lines only lay out the page."""
+    rows = [
+        {box[0]: _line(cells.get((number, row, column), "")) for column, box in enumerate(boxes)}
+        for row, boxes in enumerate(table.rows)
+    ]
+    if any(len(cell) > _LONGEST_CELL for row in rows for cell in row.values()):
+        return ""
+    filled = {left for row in rows for left, cell in row.items() if cell}  # others lie between double lines
+    lines = [[cell for left, cell in row.items() if left in filled] for row in rows]
+    return "\n".join(" | ".join(line[:: -1 if _leftwards("".join(line)) else 1]) for line in lines if any(line))
+
+
+def _line(text: str) -> str:
+    return " ".join(_HYPHEN.sub("", text).split())
+
+
+def _leftwards(text: str) -> bool:
+    """Whether it is Hebrew, Arabic or another script that runs from right to left."""
+    return 2 * sum(bidirectional(character) in ("R", "AL") for character in text) > sum(map(str.isalpha, text))
 
 
 def unwrap(text: str) -> str:

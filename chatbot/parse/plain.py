@@ -1,6 +1,7 @@
 """Markdown and plain text, in any encoding; the text is kept as it is."""
 
 import codecs
+import re
 from pathlib import Path, PurePath
 
 from charset_normalizer import from_bytes
@@ -17,7 +18,11 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _SAMPLE = 200_000  # bytes that the encoding is guessed from
-_USUAL = ("cp1252", "cp1251", "gb18030", "big5", "cp932", "cp949")  # win against rarer ones that fit as well
+_USUAL = ("cp1252", "cp1251", "gb18030", "big5", "cp932", "cp949")  # win against rarer ones that fit nearly as well
+_CENTRAL = ("Croatian", "Czech", "Hungarian", "Polish", "Romanian", "Slovak", "Slovene")
+_OWN = dict.fromkeys(_CENTRAL, "cp1250") | {"Turkish": "cp1254"}  # of languages that cp1252 lacks letters of
+_WINDOWS = re.compile(rb"[\x80-\x9f]")
+_NEAR = 0.05  # in charset-normalizer's measures: its order means little within it
 _NOT_TEXT = 0.02  # of the characters being controls or undecodable: more is a binary file
 
 
@@ -47,9 +52,13 @@ def _marked(data: bytes) -> str:
 
 
 def _wide(data: bytes) -> str:
-    """UTF-16 without a mark: nearly every other byte of a text in Latin script is then 0."""
+    """UTF-32 and UTF-16 without a mark: two in four, and nearly every other byte of a text in Latin script, are 0."""
     sample = data[:4096]
-    even, odd = sample[::2].count(0), sample[1::2].count(0)
+    zeros = [sample[place::4].count(0) for place in range(4)]
+    for encoding, empty, full in (("utf-32-le", zeros[2:], zeros[0]), ("utf-32-be", zeros[:2], zeros[3])):
+        if min(empty) > len(sample) // 4 - 1 and full < 0.1 * len(sample) // 4:
+            return encoding
+    even, odd = zeros[0] + zeros[2], zeros[1] + zeros[3]
     if max(even, odd) < 0.2 * len(sample) or min(even, odd) > 0.1 * max(even, odd):
         return ""
     return "utf-16-le" if odd > even else "utf-16-be"
@@ -75,5 +84,13 @@ def _likeliest(data: bytes) -> str:
     matches = from_bytes(data[:cut] if cut > 0 else data)
     if not matches:
         return "utf-8"
-    equal = [m.encoding for m in matches if (m.chaos, m.coherence) == (matches[0].chaos, matches[0].coherence)]
-    return next((encoding for encoding in _USUAL if encoding in equal), equal[0])
+    best = matches[0]
+    if best.multi_byte_usage:
+        equal = [m.encoding for m in matches if (m.chaos, m.coherence) == (best.chaos, best.coherence)]
+        return next((encoding for encoding in _USUAL if encoding in equal), equal[0])
+    near = [m for m in matches if m.chaos <= best.chaos + _NEAR and m.coherence >= best.coherence - _NEAR]
+    fitting = [m.encoding for m in near if not m.multi_byte_usage]
+    if (own := _OWN.get(best.language)) in fitting:
+        # Where Windows' page differs from ISO's, it has letters below 0xA0, which ISO's leaves to controls.
+        return "iso8859_2" if own == "cp1250" and not _WINDOWS.search(data) else str(own)
+    return next((encoding for encoding in _USUAL if encoding in fitting), fitting[0])

@@ -17,14 +17,19 @@ from chatbot.passage import Document, Page
 # of the page's text and more; small pages are read whole unless most of them is article.
 _SHORT = 200  # characters
 _SHARE_OF_SMALL, _SHARE = 0.5, 0.02
+_NEARLY_ALL = 0.85  # of the page's text, and no mark: trafilatura lost its structure, and it has hardly any menus
+_MARK = re.compile(r"^(?:#|- |\||\d+\. )", re.M)
+_LONG_CELL = 300  # characters; shorter ones are one line, whatever blocks they hold
 _CHARSET = re.compile(rb"""<(?:meta[^>]{0,200}charset|\?xml[^>]{0,200}encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.I)
 _UNSEEN = ["script", "style", "noscript", "template", "head", "iframe", "svg", "select", "button"]
 _EMPHASIS = ("b", "strong", "i", "em", "u", "mark", "sup", "sub")  # their marks would only be in the way
+_BREAK = "\ue000"  # of a line, until the page's own white space, which means nothing, has become spaces
+_PRE = re.compile(r"<pre\b.*?</pre", re.I | re.S)
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()+.!|<>~-])")  # and so would Markdown's backslashes
 _REFERENCE = re.compile(r"\s*\[[^]]{1,20}\]\s*")  # "[12]": it would end sentences, and its note is not here
 _HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 _BLOCKS = (
-    "p, div, section, article, main, aside, header, footer, nav, ul, ol, dl, dt, dd, table, tr, pre, "
+    "p, div, section, article, main, aside, header, footer, nav, ul, ol, dl, dt, dd, table, pre, "
     "blockquote, figcaption, address, form, fieldset, details, summary"
 )
 
@@ -33,10 +38,11 @@ def read(path: Path, name: str) -> Document:
     data = path.read_bytes()
     declared = _CHARSET.search(data[:4096])
     html = decode(data, name, declared[1].decode() if declared else "")
-    whole = _whole(html)
+    page = whole(html)
     article, title = _article(html)
-    enough = max(_SHARE * len(whole), min(_SHORT, _SHARE_OF_SMALL * len(whole)))
-    text = article if article and len(article) >= enough else whole
+    enough = max(_SHARE * len(page), min(_SHORT, _SHARE_OF_SMALL * len(page)))
+    bare = len(article) > _NEARLY_ALL * len(page) and not _MARK.search(article)
+    text = article if article and len(article) >= enough and not bare else page
     if title and not re.search(r"^# ", text, re.M):
         text = f"# {title}\n\n{text}"
     return Document(name, "html", (Page(text),))
@@ -57,21 +63,23 @@ def _article(html: str) -> tuple[str, str]:
     return _ESCAPE.sub(r"\1", text or ""), " ".join(title.split())
 
 
-def _whole(html: str) -> str:
+def whole(html: str) -> str:
     """All that a browser would show as text, a line for each block."""
-    body = LexborHTMLParser(html).body
+    body = LexborHTMLParser(_PRE.sub(lambda found: found[0].replace("\n", _BREAK), html)).body
     if body is None:
         return ""
     body.strip_tags(_UNSEEN)
     for level, tag in enumerate(_HEADINGS, 1):
         for heading in body.css(tag):
-            heading.insert_before(f"\n\n{'#' * level} ")
-            heading.insert_after("\n\n")
+            heading.insert_before(f"{_BREAK}{_BREAK}{'#' * level} ")
+            heading.insert_after(_BREAK + _BREAK)
+    cells = [cell for cell in body.css("td, th") if len(cell.text()) < _LONG_CELL and not cell.css_first("table")]
+    inside = {block.mem_id for cell in cells for block in cell.css(f"{_BLOCKS}, li, br")}
     for block in body.css(_BLOCKS):
-        block.insert_before("\n")
-        block.insert_after("\n")
-    for tag, before in (("li", "\n- "), ("br", "\n"), ("td + td, th + td, th + th", " | ")):
+        block.insert_before(" " if block.mem_id in inside else _BREAK)
+        block.insert_after(" " if block.mem_id in inside else _BREAK)
+    for tag, before in (("li", f"{_BREAK}- "), ("br, tr", _BREAK), ("td + td, th + td, td + th, th + th", " | ")):
         for node in body.css(tag):
-            node.insert_before(before)
-    text = re.sub(r"[^\S\n]+", " ", body.text(separator=""))
+            node.insert_before(" " if node.mem_id in inside else before)
+    text = re.sub(r"\s+", " ", body.text(separator="")).replace(_BREAK, "\n")
     return re.sub(r"\n{3,}", "\n\n", re.sub(r" ?\n ?", "\n", text)).strip()

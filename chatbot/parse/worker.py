@@ -1,25 +1,24 @@
 """The process in which one file is parsed: a request comes on stdin, an answer goes to stdout, both JSON.
 
-Started by `chatbot.parse.read`, which keeps the clock. Importing this module imports no parser.
+Started by `chatbot.parse`, which keeps the clock. Importing this module imports no parser.
 """
 
 import json
 import math
 import os
-import re
 import sys
+import time
+from dataclasses import astuple
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
-from chatbot.errors import UnreadableDocument
+from chatbot.errors import PackedFiles, UnreadableDocument
 from chatbot.parse.formats import MODULES, kind_of
+from chatbot.parse.lines import clean
 from chatbot.passage import Document
 
-_NEWLINES = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
-# C0 and C1 but tab and newline, byte order marks, and what Unicode promises never to be a character
-_CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ufeff\ufffe\uffff]")
-_SURROGATES = re.compile("[\ud800-\udfff]")
+_SHARE = 0.5  # of the time that OCR begins pages in: the last of them must end too
 
 
 class Parser(Protocol):
@@ -30,33 +29,47 @@ class Parser(Protocol):
 
 
 def parse(path: Path, name: str) -> Document:
-    """`chatbot.parse.read` in this very process, without its limits."""
+    """`chatbot.parse.read` in this very process, without its limits and without OCR; there may be no text."""
     parser = cast(Parser, import_module(MODULES[kind_of(path, name)]))
-    document = parser.read(path, name)
-    if not any(page.text.strip() for page in document.pages):
-        raise UnreadableDocument(f"{name!r} holds no text: give a file with something to read in it")
-    return document
+    return parser.read(path, name)
 
 
-def clean(text: str) -> str:
-    """Newlines become \\n, control characters go, lone surrogates become U+FFFD; all else stays as it is."""
-    return _SURROGATES.sub("\ufffd", _CONTROLS.sub("", _NEWLINES.sub("\n", text)))
-
-
-def answer(request: dict[str, object]) -> bytes:
-    """The document, or `error` with one line; whatever is raised, the parent must hear of it."""
-    name = str(request["name"])
+def answer(request: dict[str, Any]) -> bytes:
+    """What was asked for, or `error` with one line; whatever is raised, the parent must hear of it."""
+    name, path = str(request["name"]), Path(str(request["path"]))
     try:
-        document = parse(Path(str(request["path"])), name)
-        pages = [(page.number, clean(page.text)) for page in document.pages]
+        if "scans" in request:
+            return _json({"texts": _recognised(path, name, request["scans"], request["timeout_s"])})
+        if "folder" in request:
+            return _json({"members": _unpacked(path, name, Path(str(request["folder"])))})
+        document = parse(path, name)
+        pages = [(page.number, clean(page.text), list(map(astuple, page.headings))) for page in document.pages]
         return _json({"kind": document.kind, "pages": pages, "notice": document.notice})
     except UnreadableDocument as error:
-        return _json({"error": str(error)})
+        return _json({"error": str(error), "packed": isinstance(error, PackedFiles)})
     except MemoryError:
         return _json({"error": f"{name!r} needs too much memory to read: split it into smaller files"})
     except Exception as error:
         reason = clean(" ".join(f"{type(error).__name__}: {error}".split())[:200])
         return _json({"error": f"{name!r} is damaged, or too large: save a fresh or smaller copy ({reason})"})
+
+
+def _recognised(path: Path, name: str, numbers: list[int], timeout_s: float) -> list[str]:
+    """Text of the first so many of a PDF's pages as can be read in time."""
+    from chatbot.parse.ocr import pages
+
+    texts, end = [], time.monotonic() + _SHARE * timeout_s
+    for text in pages(path, name, numbers):
+        texts.append(clean(text))
+        if time.monotonic() > end:
+            break
+    return texts
+
+
+def _unpacked(path: Path, name: str, folder: Path) -> list[tuple[str, str, str]]:
+    from chatbot.parse.unpack import unpack
+
+    return [(clean(member.name), member.file, member.problem) for member in unpack(path, name, folder)]
 
 
 def _json(value: object) -> bytes:

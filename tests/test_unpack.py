@@ -1,0 +1,119 @@
+"""Zips of files, unpacked in the process that parses: whatever a member calls itself, it lies where we say."""
+
+import io
+import stat
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chatbot.errors import PackedFiles, UnreadableDocument
+from chatbot.parse import Member, read, unpack
+
+
+def packed(*members: tuple[str | zipfile.ZipInfo, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def unpacking(tmp_path: Path) -> Callable[[bytes], list[Member]]:
+    def unpack_bytes(content: bytes) -> list[Member]:
+        path, folder = tmp_path / "upload", tmp_path / "folder"
+        path.write_bytes(content)
+        folder.mkdir()
+        return unpack(path, "a.zip", folder)
+
+    return unpack_bytes
+
+
+def contents(members: list[Member]) -> dict[str, bytes]:
+    return {member.name: member.path.read_bytes() for member in members if member.path}
+
+
+def test_a_zip_of_files_is_told_apart_from_a_document(tmp_path):
+    (tmp_path / "upload").write_bytes(packed(("notes.md", b"# Notes")))
+    with pytest.raises(PackedFiles, match=r"'a.zip' is a zip archive: unpack it"):
+        read(tmp_path / "upload", "a.zip", max_bytes=1_000_000)
+    (tmp_path / "upload").write_bytes(packed(("word/document.xml", b"<a/>")))
+    with pytest.raises(UnreadableDocument, match=r"'a.docx' is no zip of files: give it as a document"):
+        unpack(tmp_path / "upload", "a.docx", tmp_path)
+
+
+def test_members_are_named_by_their_place_and_hidden_ones_are_left_out(unpacking):
+    members = unpacking(
+        packed(("b.txt", b"B"), ("in/a.md", b"A"), (".git/x", b"x"), ("__MACOSX/._b.txt", b"x"), ("e/", b""))
+    )
+    assert contents(members) == {"a.zip/b.txt": b"B", "a.zip/in/a.md": b"A"}
+
+
+def test_no_member_can_choose_where_it_lies(unpacking, tmp_path):
+    names = ["../../up.txt", "/etc/abs.txt", "C:\\windows\\drive.txt", "..\\..\\back.txt", "line\nbreak.txt"]
+    members = unpacking(packed(*[(name, name.encode()) for name in names]))
+    assert [member.name for member in members] == [
+        "a.zip/up.txt", "a.zip/etc/abs.txt", "a.zip/windows/drive.txt", "a.zip/back.txt", "a.zip/line break.txt",
+    ]  # fmt: skip
+    assert {member.path.parent for member in members if member.path} == {tmp_path / "folder"}
+    assert sorted(contents(members).values()) == sorted(name.encode() for name in names)
+    assert {path.name for path in tmp_path.iterdir()} == {"upload", "folder"}
+
+
+def test_a_name_packed_on_a_chinese_or_russian_system_is_read(unpacking):
+    name = "检索增强生成模型与文档问答说明.txt"
+    marked = packed((name, b"words"))
+    raw = name.encode("gb18030")
+    stand_in = "x" * len(raw)  # of the same length, without the flag that says UTF-8
+    content = packed((stand_in, b"words")).replace(stand_in.encode(), raw)
+    assert [member.name for member in unpacking(content)] == [f"a.zip/{name}"] and marked
+
+
+def test_a_zip_in_the_zip_is_unpacked_and_one_in_that_is_not(unpacking):
+    innermost = packed(("deep.txt", b"deep"))
+    inner = packed(("x.txt", b"X"), ("innermost.zip", innermost))
+    members = unpacking(packed(("inner.zip", inner), ("y.txt", b"Y")))
+    assert contents(members) == {"a.zip/inner.zip/x.txt": b"X", "a.zip/y.txt": b"Y"}
+    (failed,) = [member for member in members if member.path is None]
+    assert failed.name == "a.zip/inner.zip/innermost.zip" and "is a zip in a zip in a zip: unpack it" in failed.problem
+
+
+def test_a_member_that_cannot_be_had_is_named_and_the_others_are_unpacked(unpacking):
+    link = zipfile.ZipInfo("link.txt")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    content = bytearray(
+        packed(("locked.txt", b"secret"), (link, b"/etc/passwd"), ("fine.txt", b"fine"), ("bad.txt", b"b" * 99))
+    )
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(mark) + offset] |= 1  # the first member's flag of encryption
+    start = content.index(b"bad.txt") + len(b"bad.txt")
+    content[start : start + 4] = b"\xff\xff\xff\xff"
+    members = unpacking(bytes(content))
+    assert contents(members) == {"a.zip/fine.txt": b"fine"}
+    assert {member.name: member.problem.partition(" is ")[2] for member in members if not member.path} == {
+        "a.zip/locked.txt": "encrypted: give it without the password",
+        "a.zip/link.txt": "a link to another file: give that file",
+        "a.zip/bad.txt": "damaged, or packed in a way that is not read: pack it again",
+    }
+
+
+def test_a_zip_that_unpacks_to_too_much_is_refused_wherever_it_lies(unpacking, tmp_path):
+    bomb = packed(("zeros", bytes(60_000_000)))
+    members = unpacking(packed(("bomb.zip", bomb), ("fine.txt", b"fine")))
+    assert contents(members) == {"a.zip/fine.txt": b"fine"}
+    assert "'a.zip/bomb.zip' would unpack to 60 MB" in members[0].problem
+    assert len(list((tmp_path / "folder").iterdir())) == 1
+    (tmp_path / "upload").write_bytes(bomb)
+    with pytest.raises(UnreadableDocument, match="as a zip bomb does"):
+        unpack(tmp_path / "upload", "a.zip", tmp_path / "folder")
+
+
+def test_zips_in_a_zip_count_together(unpacking):
+    inner = packed(*[(f"{number}.txt", b"") for number in range(6_000)])
+    members = unpacking(packed(("one.zip", inner), ("two.zip", inner)))
+    assert len(contents(members)) == 6_000
+    assert [member.problem.partition(":")[0] for member in members if not member.path] == [
+        "'a.zip/two.zip' is too much, with what it was packed with"
+    ]
