@@ -102,7 +102,7 @@ async def _checked(url: httpx.URL, private_addresses: bool) -> str:
     for number in numbers:
         if not (private_addresses or is_public(ip_address(number))):
             raise UnreadableDocument(
-                f"{str(url.host)!r} is {number}, on this machine or a private network: "
+                f"{url.host!r} lies on this machine or a private network ({number}): "
                 "save the page and give the file, or set private_addresses = true"
             )
     return min(numbers, key=lambda number: ":" in number)  # IPv4 first: many networks have no other

@@ -92,7 +92,7 @@ def test_this_machine_is_refused_unless_allowed_however_it_is_written(serving, t
     port = serving({"/": page(b"secret")}).rpartition(":")[2]
     for host in ("127.0.0.1", "localhost", "127.1", "2130706433", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"):
         message = refusal(f"http://{host}:{port}/", tmp_path / "f", private_addresses=False)
-        assert "on this machine or a private network" in message or "cannot be reached" in message
+        assert "lies on this machine or a private network" in message or "cannot be reached" in message
     assert "set private_addresses = true" in refusal(
         f"http://127.0.0.1:{port}/", tmp_path / "f", private_addresses=False
     )
@@ -134,7 +134,7 @@ def test_a_public_host_cannot_redirect_to_this_machine(serving, tmp_path, monkey
     private = serving({"/secret": page(b"secret")})
     public = serving({"/": page(b"", 302, Location=f"{private.replace('127.0.0.1', '127.0.0.2')}/secret")})
     monkeypatch.setattr("chatbot.fetch.is_public", lambda number: str(number) == "127.0.0.1")
-    assert "is 127.0.0.2, on this machine" in refusal(f"{public}/", tmp_path / "f", private_addresses=False)
+    assert "private network (127.0.0.2)" in refusal(f"{public}/", tmp_path / "f", private_addresses=False)
 
 
 def test_an_endless_body_is_left_at_the_limit(serving, tmp_path):
