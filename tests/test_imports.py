@@ -93,8 +93,8 @@ OWNERS: dict[str, str] = {
     "accelerate": "chatbot.train.loop",
     "lxml": "chatbot.parse.xml",
     "matplotlib": "chatbot.bench.chart chatbot.train.curve",
-    "numpy": "chatbot.bulk chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
-    " chatbot.index.chroma chatbot.parse.ocr chatbot.train.examples",
+    "numpy": "chatbot.bulk chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing"
+    " chatbot.embedders.sentence chatbot.index.chroma chatbot.parse.ocr chatbot.train.examples",
     "openpyxl": "chatbot.parse.sheets",
     "openvino": "chatbot.generators.openvino",
     "oxmsg": "chatbot.parse.outlook",

@@ -36,6 +36,7 @@ ZIPPED = {  # a member's name begins with -> kind
     "META-INF/container.xml": "epub",
     "META-INF/manifest.xml": "opendocument",
 }
+_OFFICE = "[Content_Types].xml"  # in every file of Microsoft's Office
 SUFFIXES = {
     **dict.fromkeys((".md", ".markdown", ".mdown", ".mkd"), "markdown"),
     **dict.fromkeys((".html", ".htm", ".xhtml", ".xht"), "html"),
@@ -129,7 +130,8 @@ def _kind_of_text(head: bytes, named: str) -> str:
 def _zipped(path: Path, name: str) -> str:
     members = [entry.filename for entry in archive.entries(path, name)]
     for start, kind in ZIPPED.items():
-        if any(member.startswith(start) for member in members):
+        of_office = not start.startswith("META-INF")  # a zip of files may well hold a folder called word/
+        if any(member.startswith(start) for member in members) and (not of_office or _OFFICE in members):
             archive.members(path, name)
             return kind
     for start, what in _ZIPPED_BUT_NOT_READ.items():
