@@ -16,8 +16,7 @@ from chatbot.embedders.base import Embedder
 from chatbot.events import Retrieved
 from chatbot.fusion import reciprocal_rank_fusion
 from chatbot.index.base import DenseIndex, Index, Ranking
-from chatbot.knowledge import embedded
-from chatbot.passage import Hit, Passage
+from chatbot.passage import Hit, Passage, embedded
 from chatbot.rag_token import log_prior
 
 

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from chatbot.parse.lines import goes_on
 from chatbot.passage import Document, Passage
 
+SPLITTER = "1"  # changes whenever the same text might be split otherwise by the same settings
 WITH_HEADINGS = ("markdown", "html", "docx")  # kinds whose text marks headings as Markdown does
 BETWEEN_HEADINGS = " › "
 

@@ -228,7 +228,7 @@ def test_a_very_long_query_is_searched(shared: Catalogue):
 )
 def test_scores_are_bm25_written_the_slow_way(tmp_path_factory, texts: list[list[str]], query: set[str]):
     catalogue = Catalogue(tmp_path_factory.mktemp("bm25") / "catalogue.db")
-    put(catalogue, "d", *map(" ".join, texts))
+    catalogue.add(entry("d"), passages("d", *map(" ".join, texts)), distinct=False)
     scores = dict(Lexical(catalogue).search(" ".join(query), 100))
     catalogue.close()
     indexed = [Counter(words(f"d Top {' '.join(text)}")) for text in texts]
