@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from chatbot.bench import SYSTEMS
 from chatbot.conversation import Conversation, Turn
 from chatbot.errors import MarginaliaError
+from chatbot.scope import DEFAULT
 from chatbot.settings import Settings, load, parse_assignment
 
 if TYPE_CHECKING:
@@ -81,11 +82,19 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
     made = add("ingest", ingest, "add files and folders to the knowledge base")
     made.add_argument("paths", nargs="+", metavar="PATH", type=Path)
-    made.add_argument("--replace", action="store_true", help="replace documents of the same name")
+    both = made.add_mutually_exclusive_group()
+    both.add_argument("--replace", action="store_true", help="replace documents of the same name")
+    both.add_argument("--keep", action="store_true", help="keep documents of the same name: the new one is numbered")
+    made.add_argument(
+        "--collection", metavar="NAME", default=DEFAULT, help="add them to this one (default: %(default)s)"
+    )
     _json(made)
-    _json(add("documents", documents, "list the documents"))
-    made = add("delete", delete, "delete documents")
-    made.add_argument("ids", nargs="+", metavar="ID")
+    made = add("documents", documents, "list the documents")
+    made.add_argument("--collection", metavar="NAME", help="those of this one alone")
+    _json(made)
+    made = add("delete", delete, "delete documents, or a collection with all of its documents")
+    made.add_argument("ids", nargs="*", metavar="ID")
+    made.add_argument("--collection", metavar="NAME", help="delete this collection")
     _json(made)
     made = add("ask", ask, "ask one question")
     made.add_argument("question")
@@ -188,7 +197,14 @@ def _said() -> Iterator[None]:
 
 def ingest(options: argparse.Namespace) -> int:
     with _open(options) as chatbot, _bar() as progress:
-        outcomes = list(chatbot.knowledge.add_all(options.paths, replace=options.replace, progress=progress))
+        added = chatbot.knowledge.add_all(
+            options.paths,
+            replace=options.replace,
+            keep=options.keep,
+            collection=options.collection,
+            progress=progress,
+        )
+        outcomes = list(added)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if options.json:
         _print_json({"outcomes": [_fields(outcome) for outcome in outcomes], "failed": len(failed)})
@@ -202,19 +218,24 @@ def ingest(options: argparse.Namespace) -> int:
 
 def documents(options: argparse.Namespace) -> int:
     with _open(options) as chatbot:
-        entries = chatbot.knowledge.documents()
+        entries = chatbot.knowledge.documents(options.collection)
     if options.json:
         _print_json({"documents": [_fields(entry) for entry in entries]})
     else:
         for entry in entries:
-            print(f"{entry.id}  {entry.added[:10]}  {entry.passages:>5} passages  {entry.kind:<8}  {entry.name}")
+            place = "" if entry.collection == DEFAULT else f"{entry.collection} › "
+            print(f"{entry.id}  {entry.added[:10]}  {entry.passages:>5} passages  {entry.kind:<8}  {place}{entry.name}")
         print(f"{len(entries)} documents", file=sys.stderr)
     return 0
 
 
 def delete(options: argparse.Namespace) -> int:
+    if not options.ids and options.collection is None:
+        return _fail("nothing to delete: give ids, which `documents` lists, or --collection NAME")
     deleted, problems = [], []
     with _open(options) as chatbot:
+        if options.collection is not None:
+            deleted += chatbot.knowledge.delete_collection(options.collection)
         for id in options.ids:
             try:
                 deleted.append(chatbot.knowledge.delete(id))

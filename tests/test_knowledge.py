@@ -28,6 +28,7 @@ from chatbot.index.base import Space
 from chatbot.index.chroma import Chroma, Dense
 from chatbot.index.lexical import Lexical
 from chatbot.knowledge import KnowledgeBase, Outcome, Rebuilding
+from chatbot.language import detect, words
 from chatbot.passage import Document, Page
 from chatbot.scope import Scope
 
@@ -101,6 +102,16 @@ def write(folder: Path, name: str, text: str) -> Path:
     return file
 
 
+def plain(path: Path, name: str, *, max_bytes: int) -> Document:
+    """What `parse.read` gives for plain text, without its process, whose start would be most of a test's time."""
+    return Document(name, "markdown" if name.endswith(".md") else "text", (Page(path.read_text("utf-8")),))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatbot.knowledge.read", plain)
+
+
 MANUAL = (
     "# Leave\n\nThere are thirty days of leave.\n\n# Travel\n\nTrains are preferred.\n\n# 年假\n\n每年有三十天年假。\n"
 )
@@ -113,9 +124,9 @@ def test_an_added_document_is_listed_and_found_by_words_and_by_meaning(home: Hom
     assert (entry.name, entry.kind, entry.bytes, entry.passages) == ("manual.md", "markdown", len(MANUAL.encode()), 3)
     assert (entry.pages, entry.language) == (None, "en")
     for search in (home.lexical.search, home.dense.search):
-        for query, words in (("days of leave", "thirty days"), ("trains", "preferred"), ("年假有几天", "三十天")):
+        for query, answer in (("days of leave", "thirty days"), ("trains", "preferred"), ("年假有几天", "三十天")):
             best = search(query, 1)[0][0]
-            assert words in home.knowledge.passages([best])[best].text
+            assert answer in home.knowledge.passages([best])[best].text
     (kept,) = (home.files / entry.id).iterdir()
     assert kept.read_text("utf-8") == MANUAL
     home.check()
@@ -220,11 +231,14 @@ def test_after_a_change_of_embedder_the_old_serves_until_the_new_is_whole(folder
     heard: list[tuple[float, str]] = []
 
     def listen(done: float, doing: str) -> None:
-        assert "trains" in best(after, "trains").casefold()
+        assert "Trains" in best(after, "trains")
+        if "splitting" in doing:
+            return
         assert after.knowledge.space.embedder.fingerprint == "hashing-64"
         assert after.knowledge.rebuilding == Rebuilding(done, doing, lexical_only=False)
         heard.append((done, doing))
-        after.knowledge.add(write(tmp_path, f"{len(heard)}.md", "Ferries leave at noon."), replace=True)
+        if len(heard) == 1:
+            after.knowledge.add(write(tmp_path, "more.md", "Ferries leave at noon."))
 
     after.knowledge.rebuild(listen)
     assert heard[0] == (0.0, "computing 3 vectors with the new embedder")
@@ -301,6 +315,7 @@ def test_documents_of_an_earlier_version_get_their_pages_from_their_originals(fo
     home.close()
 
 
+@pytest.mark.usefixtures("quick")
 def test_what_is_said_twice_is_found_once_with_the_first_document_that_lives(home: Home, tmp_path: Path):
     first = home.knowledge.add(write(tmp_path, "first.txt", "The  HARBOUR master is Ada Quayle.")).document_id
     home.knowledge.add(write(tmp_path, "second.txt", "The harbour master is Ada Quayle."))
@@ -314,6 +329,7 @@ def test_what_is_said_twice_is_found_once_with_the_first_document_that_lives(hom
         assert home.named([id for id, _ in search("harbour master Ada Quayle", 10)])[0] == "second.txt"
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_scope_lets_through_what_is_in_it_and_as_much_as_there_is(home: Home, tmp_path: Path):
     for number in range(30):
         kind, where = ("md", "txt")[number % 2], ("default", "other")[number % 3 == 0]
@@ -324,7 +340,7 @@ def test_a_scope_lets_through_what_is_in_it_and_as_much_as_there_is(home: Home, 
     expected = {
         Scope(): entries,
         Scope(collections=("other",)): [each for each in entries if each.collection == "other"],
-        Scope(kinds=("text",)): [each for each in entries if each.kind == "text"],
+        Scope(kinds=("markdown",)): [each for each in entries if each.kind == "markdown"],
         Scope(collections=("other",), kinds=("text",)): [
             each for each in entries if each.collection == "other" and each.kind == "text"
         ],
@@ -381,11 +397,6 @@ def test_the_default_embedder_finds_a_passage_by_its_meaning(folder: Path, tmp_p
     best = home.dense.search("How much vacation do employees get?", 1)[0][0]
     assert "thirty days" in home.knowledge.passages([best])[best].text
     home.close()
-
-
-def plain(path: Path, name: str, *, max_bytes: int) -> Document:
-    """What `parse.read` gives for plain text, without its process, whose start would be most of a test's time."""
-    return Document(name, "text", (Page(path.read_text("utf-8")),))
 
 
 NAMES, WORDS, SHELVES = ("a.txt", "b.txt"), ("alpha", "beta", "gamma", "漢字"), ("default", "red", "blue")
@@ -518,7 +529,7 @@ class Dictionary(RuleBasedStateMachine):
         return write(self.folder / "incoming", name, f"{word} and what is common")
 
 
-Dictionary.TestCase.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+Dictionary.TestCase.settings = settings(max_examples=10, stateful_step_count=15, deadline=None)
 TestDictionary = Dictionary.TestCase
 
 
@@ -653,5 +664,7 @@ def in_child(do: Callable[[], None]) -> int:
 
 
 if __name__ == "__main__":
+    words("loads what each child would"), detect("load itself, once more and in English")
+    pytest.MonkeyPatch().setattr("chatbot.knowledge.read", plain)
     for operation in ("add", "replace", "delete"):
         crash(Path(sys.argv[1]), operation)
