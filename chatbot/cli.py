@@ -205,6 +205,7 @@ def ingest(options: argparse.Namespace) -> int:
             progress=progress,
         )
         outcomes = list(added)
+        chatbot.finish_rebuilding(progress)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if options.json:
         _print_json({"outcomes": [_fields(outcome) for outcome in outcomes], "failed": len(failed)})

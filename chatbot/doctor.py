@@ -76,7 +76,7 @@ def _knowledge(chosen: Settings) -> list[Finding]:
 
     try:
         with Chatbot(chosen) as chatbot:
-            chatbot.finish_rebuilding()
+            outdated = chatbot.knowledge.is_outdated()
             mended, wrong = chatbot.knowledge.verify()
             mended = chatbot.mended + mended
             entries, collections = chatbot.knowledge.documents(), chatbot.knowledge.collections()
@@ -85,7 +85,8 @@ def _knowledge(chosen: Settings) -> list[Finding]:
     passages = sum(entry.passages for entry in entries)
     held = f"{len(entries)} documents in {len(collections)} collections, {passages} passages"
     said = "; ".join(wrong) or "registry, vectors, lexical index and files in step"
+    follows = "" if not outdated else ": the settings were changed, and passages are made anew while the app runs"
     return [
-        Finding("embedder", True, chosen.embedder),
+        Finding("embedder", True, f"{chosen.embedder}{follows}"),
         Finding("knowledge base", not wrong, "; ".join([held, said, *(f"mended: {each}" for each in mended)])),
     ]

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from chatbot.embedders.hashing import Hashing
 from chatbot.language import detect, words
 from chatbot.scope import Scope
+from tests.test_chroma import start_server
 from tests.test_knowledge import Home, in_child, plain, write
 
 KILLS = 100
@@ -35,6 +37,16 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_is_there_
     assert told["kills"] == KILLS
     assert told["done"] > KILLS / 2  # the children got somewhere
     assert told["mended"] > 0  # some kill left something to put right
+
+
+@needs_fork
+def test_of_what_two_processes_write_at_once_nothing_is_lost_and_nothing_is_left_over(tmp_path: Path):
+    server, url = start_server(tmp_path / "server")
+    try:
+        run("beside", str(tmp_path / "home"), url)
+    finally:
+        server.kill()
+        server.wait()
 
 
 def run(*arguments: str) -> str:
@@ -172,6 +184,46 @@ def killed(folder: Path, kills: int) -> None:
     print(json.dumps({"kills": kills, "done": expected(journal)[1], "mended": mended}))
 
 
+ROUNDS = 12
+
+
+def beside(folder: Path, url: str) -> None:
+    folder.mkdir()
+    children = [os.fork() for _ in range(2)]
+    if 0 in children:
+        number = children.index(0)
+        os._exit(in_child(lambda: write_beside(folder, url, number)))
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    home = sharing(folder, url)
+    assert home.mended == []
+    state = home.state()
+    shared = {state.pop("default/shared.md"), state.pop("other/shared.md")}
+    assert shared <= {f"shared{number}{turn}" for number in range(2) for turn in range(ROUNDS)}
+    assert state == {
+        f"default/{number}-{turn}.md": f"own{number}{turn}" for number in range(2) for turn in range(ROUNDS) if turn % 3
+    }
+    assert len(home.lexical.search("paragraph", 1000)) == 6 * (len(state) + len(shared))
+
+
+def sharing(folder: Path, url: str) -> Opened:
+    return Opened(folder, where=url, across=FileLock(folder / "writing", thread_local=False))
+
+
+def write_beside(folder: Path, url: str, number: int) -> None:
+    """Adds and deletes documents of its own, and one that both replace; half-way it opens anew."""
+    home = sharing(folder, url)
+    for turn in range(ROUNDS):
+        incoming = folder / f"incoming-{number}"
+        do(home, ["put", f"default/{number}-{turn}.md", f"own{number}{turn}"], incoming)
+        do(home, ["put", f"{SHELVES[turn % 2]}/shared.md", f"shared{number}{turn}"], incoming)
+        if turn % 3 == 0:
+            do(home, ["delete", f"default/{number}-{turn}.md"], incoming)
+        if turn == ROUNDS // 2:
+            home.close()
+            home = sharing(folder, url)
+            assert home.mended == []
+
+
 def last(folder: Path, journal: Path) -> None:
     home = Opened(folder)
     assert home.state() in expected(journal)[0]
@@ -188,4 +240,8 @@ def in_this(do: Callable[[], None]) -> None:
 if __name__ == "__main__":
     words("loads what each child would"), detect("load itself, once more and in English")
     pytest.MonkeyPatch().setattr("chatbot.knowledge.read", plain)
-    killed(Path(sys.argv[2]), int(sys.argv[3]))
+    match sys.argv[1:]:
+        case ["killed", folder, kills]:
+            killed(Path(folder), int(kills))
+        case ["beside", folder, url]:
+            beside(Path(folder), url)
