@@ -189,10 +189,11 @@ ROUNDS = 12
 
 def beside(folder: Path, url: str) -> None:
     folder.mkdir()
-    children = [os.fork() for _ in range(2)]
-    if 0 in children:
-        number = children.index(0)
-        os._exit(in_child(lambda: write_beside(folder, url, number)))
+    children = []
+    for number in range(2):
+        if not (child := os.fork()):
+            in_this(lambda number=number: write_beside(folder, url, number))
+        children.append(child)
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
     home = sharing(folder, url)
     assert home.mended == []
@@ -230,11 +231,13 @@ def last(folder: Path, journal: Path) -> None:
 
 
 def in_this(do: Callable[[], None]) -> None:
+    """Ends the process."""
     try:
         do()
     except BaseException:
         sys.excepthook(*sys.exc_info())
-    os._exit(1)
+        os._exit(1)
+    os._exit(0)
 
 
 if __name__ == "__main__":
