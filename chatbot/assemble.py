@@ -47,6 +47,7 @@ from chatbot.retrieve import Finder, Given, Retriever, Shelf
 from chatbot.rewrite import ByGenerator, Rewriter, Verbatim
 from chatbot.rows import Row, messages
 from chatbot.sampling import Sampling
+from chatbot.scope import EVERYTHING, Scope
 from chatbot.settings import Settings
 
 SAMPLE = Path(__file__).parent.parent / "data"
@@ -101,16 +102,17 @@ class Chatbot:
             self._rebuild = threading.Thread(target=self._follow_settings, daemon=True)
             self._rebuild.start()
 
-    def answer(self, conversation: Conversation, utterance: str) -> Iterator[Event]:
+    def answer(self, conversation: Conversation, utterance: str, *, scope: Scope = EVERYTHING) -> Iterator[Event]:
         """One turn: Rewritten, Retrieved, Token (many), Answered. What comes next is `conversation.plus(turn)`.
 
-        Raises UnusableUtterance, or MissingModel where the generator's weights cannot be had.
+        Only documents of the scope are searched. Raises UnusableUtterance, UnknownCollection, or MissingModel where the
+        generator's weights cannot be had.
         """
         speaking = self.dialogue()
         if self._catalogue.meta("forgotten") != self._forgotten:  # another process deleted documents
             self._forgotten = self._catalogue.meta("forgotten")
             self._drop_read()
-        return speaking.answer(conversation, utterance)
+        return speaking.answer(conversation, utterance, scope)
 
     def warm(self, progress: Progress = silent) -> None:
         """Fetch what must be fetched and load the models now, so that the first question need not wait for it."""

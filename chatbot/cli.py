@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from chatbot.bench import SYSTEMS
 from chatbot.conversation import Conversation, Turn
 from chatbot.errors import MarginaliaError
-from chatbot.scope import DEFAULT
+from chatbot.scope import DEFAULT, Scope
 from chatbot.settings import Settings, load, parse_assignment
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--conversation", metavar="FILE.json", type=Path, help="read what was said before, and add this turn"
     )
+    made.add_argument("--collection", metavar="NAME", nargs="+", default=(), help="search these collections alone")
     _json(made)
     _json(add("doctor", doctor, "say what is installed, where things are, what is wrong and how to mend it"))
 
@@ -259,8 +260,8 @@ def ask(options: argparse.Namespace) -> int:
     with _open(options) as chatbot:
         with _bar() as progress:
             chatbot.dialogue(progress)
-        turn, streamed = None, ""
-        for event in chatbot.answer(conversation, options.question):
+        turn, streamed, scope = None, "", Scope(collections=tuple(options.collection))
+        for event in chatbot.answer(conversation, options.question, scope=scope):
             # a pipe gets the final reply alone, since what streams may be withheld
             if isinstance(event, Token) and not options.json and sys.stdout.isatty():
                 text = event.text if streamed else event.text.lstrip()

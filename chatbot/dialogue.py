@@ -21,6 +21,7 @@ from chatbot.prompt import Prompt, answer_prompts, chat_prompt, excerpt, words_f
 from chatbot.retrieve import Finder
 from chatbot.rewrite import Rewriter
 from chatbot.sampling import GREEDY, Sampling, until
+from chatbot.scope import EVERYTHING, Scope
 
 PATIENCE = 24  # tokens that a reply gets to show that it comes from the passages
 
@@ -54,14 +55,14 @@ class Dialogue:
         self._least_confidence = least_confidence
         self._max_utterance = max_utterance
 
-    def answer(self, conversation: Conversation, utterance: str) -> Iterator[Event]:
+    def answer(self, conversation: Conversation, utterance: str, scope: Scope = EVERYTHING) -> Iterator[Event]:
         """Raises UnusableUtterance, before any event, for an utterance that is empty or too long."""
         utterance = self._check(utterance)
         clock = _Clock()
         query = self._rewriter.rewrite(conversation, utterance)
         clock.lap("rewrite")
         yield Rewritten(query)
-        found = self._retriever.retrieve(query) if query.text else Retrieved((), (1.0,))
+        found = self._retriever.retrieve(query, scope) if query.text else Retrieved((), (1.0,))
         clock.lap("retrieve")
         yield found
         tokens: list[Token] = []
