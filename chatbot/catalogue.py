@@ -124,7 +124,7 @@ class Catalogue:
         """Make the document visible and, in the same transaction, the one with the id `replacing` invisible.
 
         `splitter`: what the passages were cut by. `distinct`: a search gives but one of passages that say the same.
-        Raises NameTaken, or HomeDamaged where another process gave the collection another key meanwhile.
+        Raises NameTaken.
         """
         with self._writing() as connection:
             if replacing is not None:

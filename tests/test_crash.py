@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from chatbot import Chatbot, Conversation, Retrieved, open_chatbot
 from chatbot.embedders.hashing import Hashing
+from chatbot.errors import HomeInUse
 from chatbot.language import detect, words
 from chatbot.scope import Scope
 from tests.test_chroma import start_server
@@ -47,6 +49,31 @@ def test_of_what_two_processes_write_at_once_nothing_is_lost_and_nothing_is_left
     finally:
         server.kill()
         server.wait()
+
+
+def test_chatbots_share_a_home_beside_a_server_and_forget_what_the_other_deletes(tmp_path: Path):
+    server, url = start_server(tmp_path / "server")
+    chosen = {"generator": "scripted", "embedder": "hashing", "no_passage": 0.05, "chroma": url}
+    try:
+        with open_chatbot(tmp_path / "home", **chosen) as one, open_chatbot(tmp_path / "home", **chosen) as other:
+            file = write(tmp_path, "notes.txt", "The harbour master is called Ada Quayle.")
+            id = one.knowledge.add(file).document_id
+            assert found(other, "harbour master") == ["notes.txt"]
+            forgets = []
+            other._generator.forget = lambda: forgets.append(1)
+            one.knowledge.delete(id)
+            assert found(other, "harbour master") == [] and forgets == [1]
+            assert found(other, "harbour master") == [] and forgets == [1]
+        with open_chatbot(tmp_path / "home", **(chosen | {"chroma": ""})), pytest.raises(HomeInUse):
+            open_chatbot(tmp_path / "home", **chosen)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def found(chatbot: Chatbot, utterance: str) -> list[str]:
+    (retrieved,) = [each for each in chatbot.answer(Conversation(), utterance) if isinstance(each, Retrieved)]
+    return [hit.passage.document for hit in retrieved.hits]
 
 
 def run(*arguments: str) -> str:
