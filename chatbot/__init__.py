@@ -16,6 +16,7 @@ from chatbot.conversation import Citation, Conversation, Query, Reply, Turn
 from chatbot.errors import MarginaliaError
 from chatbot.events import Answered, Event, Retrieved, Rewritten, Token
 from chatbot.passage import Document, Hit, Page, Passage
+from chatbot.scope import Scope
 
 if TYPE_CHECKING:
     from chatbot.assemble import Chatbot, open_chatbot
@@ -35,6 +36,7 @@ __all__ = [
     "Reply",
     "Retrieved",
     "Rewritten",
+    "Scope",
     "Token",
     "Turn",
     "open_chatbot",

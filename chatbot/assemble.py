@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 import shutil
 import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,18 +33,18 @@ from chatbot.embedders.dpr import DprEmbedder
 from chatbot.embedders.hashing import Hashing
 from chatbot.embedders.process import Apart
 from chatbot.embedders.sentence import SentenceEmbedder
-from chatbot.errors import HomeDamaged, HomeInUse, InputError, UnreadableData, WrongSetting
+from chatbot.errors import HomeDamaged, HomeInUse, InputError, SetupError, UnreadableData, WrongSetting
 from chatbot.events import Answered, Event, Token
 from chatbot.fetch import fetch, is_address
 from chatbot.generate import Mixing
 from chatbot.generators.base import Generator
 from chatbot.generators.scripted import Scripted
 from chatbot.history import History, from_messages
-from chatbot.index.base import Index
+from chatbot.index.base import Index, Space
 from chatbot.index.chroma import Chroma, Dense
 from chatbot.index.lexical import Lexical
 from chatbot.ingestion import Ingestion
-from chatbot.knowledge import KnowledgeBase
+from chatbot.knowledge import KnowledgeBase, embedder_of
 from chatbot.knowledge import Outcome as Added
 from chatbot.passage import Passage
 from chatbot.progress import Progress, silent
@@ -49,6 +52,7 @@ from chatbot.retrieve import Finder, Given, Retriever, Shelf
 from chatbot.rewrite import ByGenerator, Rewriter, Verbatim
 from chatbot.rows import Row, messages
 from chatbot.sampling import Sampling
+from chatbot.scope import DEFAULT, EVERYTHING, Scope
 from chatbot.settings import Settings
 
 SAMPLE = Path(__file__).parent.parent / "data"
@@ -56,50 +60,68 @@ SAMPLE_NAME = "en/getting-started.md"  # one of them
 ADAPTERS = Path(__file__).parent / "adapters"  # for the default generators, by name
 PACKAGED_SAMPLE = Path(__file__).parent / "sample"  # where an installed wheel has it
 
+log = logging.getLogger(__name__)
+
 
 class Chatbot:
-    """Owns a home folder until it is closed. Any number of threads may ask at once."""
+    """Owns a home folder until it is closed; with a Chroma server, several processes may share it.
+
+    Any number of threads may ask at once. `mended`: what was amiss when it was opened, a sentence each.
+    """
 
     def __init__(self, chosen: Settings) -> None:
         """Raises HomeInUse, HomeDamaged, StoreUnreachable or MissingModel."""
         self.settings = chosen
-        self._lock = lock(chosen.home)
+        self._lock = shared(chosen.home) if chosen.chroma else lock(chosen.home)
         self._making = threading.Lock()
+        self._generator: Generator | None = None
         self._dialogue: Dialogue | None = None
         self._ingestion: Ingestion | None = None
+        self._rebuild: threading.Thread | None = None
         try:
-            models.sweep(chosen.home / "models")
+            if not chosen.chroma:
+                models.sweep(chosen.home / "models")
             self._catalogue = Catalogue(chosen.home / "catalogue.sqlite")
+            self._forgotten = self._catalogue.meta("forgotten")
             self.embedder = Apart(maker(chosen))
-            self._store = Chroma(
-                chosen.chroma or chosen.home / "chroma",
-                self.embedder.fingerprint,
-                self._catalogue.identity,
-                self.embedder.metric,
-            )
-            self._dense = Dense(self.embedder, self._store)
+            self._store = store(chosen, self.embedder, self._catalogue)
             self.knowledge = KnowledgeBase(
                 self._catalogue,
                 self._store,
                 self.embedder,
                 chosen.home / "files",
                 max_file_bytes=chosen.max_file_mb * 1_000_000,
+                passage_tokens=chosen.passage_tokens,
+                passage_overlap=chosen.passage_overlap,
                 forgotten=self._forget,
+                embedder_name=chosen.embedder,
+                earlier=earlier(chosen, self.embedder, self._catalogue),
+                across=self._lock if chosen.chroma else None,
             )
-            self.knowledge.reconcile()
+            self._dense = Dense(lambda: self.knowledge.space, self._catalogue)
+            self.mended = self.knowledge.reconcile()
             self.history = History(chosen.home / "conversations")
         except BaseException:
             self._lock.release()
             raise
+        if self.knowledge.is_outdated():
+            self._rebuild = threading.Thread(target=self._follow_settings, daemon=True)
+            self._rebuild.start()
 
-    def answer(self, conversation: Conversation, utterance: str, *, searched: str = "") -> Iterator[Event]:
+    def answer(
+        self, conversation: Conversation, utterance: str, *, searched: str = "", scope: Scope = EVERYTHING
+    ) -> Iterator[Event]:
         """One turn: Rewritten, Retrieved, Token (many), Answered. What comes next is `conversation.plus(turn)`.
 
-        `searched`: the text to search for, in place of what would be made of the utterance.
-
-        Raises UnusableUtterance, or MissingModel where the generator's weights cannot be had.
+        `searched`: the text to search for, in place of what would be made of the utterance. Only documents of the scope
+        are searched. Raises UnusableUtterance, UnknownCollection, or MissingModel where the generator's weights cannot
+        be had.
         """
-        return self.dialogue().answer(conversation, utterance, searched=searched)
+        speaking = self.dialogue()
+        if self._catalogue.meta("forgotten") != self._forgotten:  # another process deleted documents
+            self._forgotten = self._catalogue.meta("forgotten")
+            self._drop_read()
+        return speaking.answer(conversation, utterance, searched=searched, scope=scope)
 
     def warm(self, progress: Progress = silent) -> None:
         """Fetch what must be fetched and load the models now, so that the first question need not wait for it."""
@@ -110,8 +132,9 @@ class Chatbot:
 
     def dialogue(self, progress: Progress = silent) -> Dialogue:
         with self._making:
-            if self._dialogue is None:
+            if self._generator is None:
                 self._generator = generator(self.settings, progress)
+            if self._dialogue is None:
                 least = least_confidence(self.settings, self._generator)
                 self._dialogue = dialogue(self.settings, self.retriever(), self._generator, least)
             return self._dialogue
@@ -120,26 +143,43 @@ class Chatbot:
         return retriever(self.settings, self.knowledge, Lexical(self._catalogue), self._dense)
 
     def add_all(
-        self, given: Sequence[str | Path], *, replace: bool = False, progress: Progress = silent
+        self,
+        given: Sequence[str | Path],
+        *,
+        replace: bool = False,
+        keep: bool = False,
+        collection: str = DEFAULT,
+        progress: Progress = silent,
     ) -> Iterator[Added]:
-        """Files, folders and web addresses into the knowledge base: one outcome for each, as it is done."""
+        """Files, folders, zips of files and web addresses into the knowledge base: one outcome a document, as it is
+        done."""
         addresses = [each for each in map(str, given) if is_address(each)]
         paths = [each for each in given if str(each) not in addresses]
-        yield from self.knowledge.add_all(paths, replace=replace, progress=progress)
+        yield from self.knowledge.add_all(paths, replace=replace, keep=keep, collection=collection, progress=progress)
         for address in addresses:
             try:
-                yield self.add_address(address, replace=replace, progress=progress)
+                yield self.add_address(address, replace=replace, keep=keep, collection=collection, progress=progress)
             except InputError as error:
                 yield Added(address, "failed", str(error))
 
-    def add_address(self, address: str, *, replace: bool = False, progress: Progress = silent) -> Added:
+    def add_address(
+        self,
+        address: str,
+        *,
+        replace: bool = False,
+        keep: bool = False,
+        collection: str = DEFAULT,
+        progress: Progress = silent,
+    ) -> Added:
         """What a web address holds, as a document that bears its name. Raises UnreadableDocument or NameTaken."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "fetched"
             progress(0.0, f"fetching {address}")
             max_bytes, private = self.settings.max_file_mb * 1_000_000, self.settings.private_addresses
             name = fetch(address, file, max_bytes=max_bytes, private_addresses=private)
-            return self.knowledge.add(file, name=name, replace=replace, progress=progress)
+            return self.knowledge.add(
+                file, name=name, replace=replace, keep=keep, collection=collection, progress=progress
+            )
 
     def load_sample(self) -> bool:
         """Add the sample documents, if the knowledge base is empty and they never were; whether they are there."""
@@ -159,15 +199,41 @@ class Chatbot:
                 self._ingestion = Ingestion(self.knowledge, folder, self.embedder.apart)
             return self._ingestion
 
+    def finish_rebuilding(self, progress: Progress = silent) -> None:
+        """Wait until the knowledge base follows the settings. What goes wrong is raised here."""
+        if self._rebuild is not None:
+            self.knowledge.stop()
+            self._rebuild.join()
+            self._rebuild = None
+        self.knowledge.rebuild(progress)
+
+    def _follow_settings(self) -> None:
+        try:
+            self.knowledge.rebuild()
+        except SetupError as error:
+            log.warning("the knowledge base does not follow the settings yet: %s", error)
+        with self._making:
+            self._dialogue = None  # its prior is for the metric of the embedder before
+
     def _forget(self) -> None:
-        """Drop what the generator keeps of passages, some of which are gone."""
+        """Drop what the generator keeps of passages, some of which are gone, here and in processes beside this one."""
         shutil.rmtree(read_passages(self.settings), ignore_errors=True)  # of an earlier process, too
-        if self._dialogue is not None and (forget := getattr(self._generator, "forget", None)) is not None:
+        self._drop_read()
+        if self.settings.chroma:
+            self._forgotten = uuid.uuid4().hex
+            self._catalogue.set_meta("forgotten", self._forgotten)
+
+    def _drop_read(self) -> None:
+        forget: Callable[[], None] | None = getattr(self._generator, "forget", None)
+        if forget is not None:
             forget()
 
     def close(self) -> None:
         if self._ingestion is not None:
             self._ingestion.close()
+        if self._rebuild is not None:
+            self.knowledge.stop()
+            self._rebuild.join()
         self.embedder.close()
         self._store.close()
         self._catalogue.close()
@@ -208,6 +274,12 @@ def lock(home: Path) -> FileLock:
         ) from error
 
 
+def shared(home: Path) -> FileLock:
+    """What processes that share a home take turns to write by, not held. Raises as `lock` does."""
+    lock(home).release()  # a process that owns the home alone holds it
+    return FileLock(home / "writing", thread_local=False)
+
+
 def _owner(home: Path) -> str:
     try:
         return (home / "owner").read_text(encoding="utf-8") or "unknown"
@@ -229,6 +301,27 @@ def maker(chosen: Settings) -> Callable[[], Embedder]:
     if not question or not context:
         raise WrongSetting(f"embedder is {chosen.embedder!r}: write dpr:QUESTION,CONTEXT, each a folder or a hub id")
     return partial(DprEmbedder, question, context, chosen.threads)
+
+
+def store(chosen: Settings, by: Embedder, catalogue: Catalogue) -> Chroma:
+    return Chroma(chosen.chroma or chosen.home / "chroma", by.fingerprint, catalogue.identity, by.metric)
+
+
+def earlier(chosen: Settings, now: Embedder, catalogue: Catalogue) -> Space | None:
+    """The embedder that the vectors are of, where it is not the one that is set; None also where it is gone."""
+    told = embedder_of(catalogue)
+    if told is None or told[0] == now.fingerprint:
+        return None
+    fingerprint, name = told
+    try:
+        before = embedder(replace(chosen, embedder=name))
+        if before.fingerprint == fingerprint:
+            return Space(before, store(chosen, before, catalogue))
+        reason = "its files have changed"
+    except SetupError as error:
+        reason = str(error)
+    log.warning("passages are found by their words alone until the new vectors are there: %s (%s)", name, reason)
+    return None
 
 
 def generator(chosen: Settings, progress: Progress = silent) -> Generator:
@@ -259,7 +352,11 @@ def generator_folder(chosen: Settings, progress: Progress = silent) -> str:
     """What transformers loads, fetched where it must be; torch is told its threads. Raises MissingModel."""
     torch.set_num_threads(min(chosen.threads or cores(), cores()))
     folder = chosen.home / "models"
-    return models.locate(chosen.generator, folder) or models.fetch(chosen.generator, folder, progress)
+    if found := models.locate(chosen.generator, folder):
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):  # processes that share the home fetch once
+        return models.locate(chosen.generator, folder) or models.fetch(chosen.generator, folder, progress)
 
 
 def adapter(chosen: Settings) -> str | None:
@@ -385,13 +482,14 @@ def collection(chosen: Settings, corpus: Iterable[Passage], folder: Path, progre
         for entry in catalogue.documents():
             catalogue.delete(entry.id)
         entry = Entry("corpus", "", "corpus", 0, None, len(passages), "en", datetime.now(UTC).isoformat())
-        catalogue.add(entry, passages)
+        catalogue.add(entry, passages, distinct=False)  # each is judged by its id
         catalogue.set_meta("corpus", digest)
-    store = Chroma(folder / "chroma", embed.fingerprint, catalogue.identity, embed.metric)
-    knowledge = KnowledgeBase(catalogue, store, embed, folder / "files")
+    vectors = Chroma(folder / "chroma", embed.fingerprint, catalogue.identity, embed.metric)
+    knowledge = KnowledgeBase(catalogue, vectors, embed, folder / "files")
+    knowledge.adopt()
     if chosen.retriever != "lexical":
         knowledge.reconcile(progress)
-    return retriever(chosen, knowledge, Lexical(catalogue), Dense(embed, store))
+    return retriever(chosen, knowledge, Lexical(catalogue), Dense(lambda: knowledge.space, catalogue))
 
 
 def sample_folder() -> Path:

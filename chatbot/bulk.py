@@ -24,9 +24,10 @@ from chatbot.catalogue import Catalogue, Entry
 from chatbot.embedders.base import Vectors
 from chatbot.errors import InputError, SetupError, WrongSetting
 from chatbot.index.chroma import Chroma
-from chatbot.knowledge import KnowledgeBase, Outcome, _walk
-from chatbot.passage import Passage
+from chatbot.knowledge import KnowledgeBase, Outcome, embedder_of, walk
+from chatbot.passage import Page, Passage
 from chatbot.progress import Progress, silent
+from chatbot.scope import DEFAULT
 from chatbot.settings import Settings
 
 _FLUSH = 5_000  # passages written at once: what one call of Chroma takes
@@ -39,7 +40,9 @@ class Made:
     """A document that is ready to be written; its file is in its place already."""
 
     entry: Entry
+    pages: tuple[Page, ...]
     passages: tuple[Passage, ...]
+    splitter: str
     ids: tuple[str, ...]
     vectors: Vectors  # (N, D), of the ids
 
@@ -47,35 +50,58 @@ class Made:
 class Kept:
     """What a knowledge base would have written, in place of its catalogue and of its vectors."""
 
-    def __init__(self, known: Mapping[str, Entry]) -> None:
-        self._known = known  # documents by name
+    def __init__(self, known: Mapping[str, Entry], key: str, embedder: str | None) -> None:
+        self._known = known  # documents of the collection, by name
+        self._key = key  # of the collection
+        self._embedder = embedder
 
-    def find(self, name: str) -> Entry | None:
+    def meta(self, _: str) -> str | None:
+        return self._embedder
+
+    def set_meta(self, _: str, value: str) -> None:
+        self._embedder = value
+
+    def key_for(self, _: str) -> str:
+        return self._key
+
+    def find(self, name: str, _: str) -> Entry | None:
         return self._known.get(name)
 
-    def upsert(self, ids: Sequence[str], document_id: str, vectors: Sequence[Vectors]) -> None:
+    def upsert(self, ids: Sequence[str], document_id: str, vectors: Sequence[Vectors], _: str) -> None:
         self._ids, self._vectors = tuple(ids), np.asarray(vectors, dtype=np.float32)
 
-    def add(self, entry: Entry, passages: Sequence[Passage], *, replacing: str | None = None) -> None:
-        self.made = Made(entry, tuple(passages), self._ids, self._vectors)
+    def add(
+        self, entry: Entry, passages: Sequence[Passage], *, replacing: str | None, pages: Sequence[Page], splitter: str
+    ) -> None:
+        self.made = Made(entry, tuple(pages), tuple(passages), splitter, self._ids, self._vectors)
 
 
 class Reader:
-    """One worker: makes documents of files. `known`: what is there already, by name."""
+    """One worker: makes documents of files. `known`: what is in the collection already, by name; `key`: its key."""
 
-    def __init__(self, chosen: Settings, known: Mapping[str, Entry]) -> None:
-        self._chosen, self._known = chosen, known
+    def __init__(
+        self, chosen: Settings, known: Mapping[str, Entry], collection: str = DEFAULT, key: str = "",
+        embedder: str | None = None,
+    ) -> None:  # fmt: skip
+        self._chosen, self._known, self._collection, self._key = chosen, known, collection, key
+        self._told = embedder
         self._embedder = assemble.embedder(chosen)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
         """{"path", "name"} -> {"made"}: a pickled Made, or the Outcome where there is nothing to write."""
-        kept: Any = Kept(self._known)
+        kept: Any = Kept(self._known, self._key, self._told)
         folder = self._chosen.home / "files"
         knowledge = KnowledgeBase(
-            kept, kept, self._embedder, folder, max_file_bytes=self._chosen.max_file_mb * 1_000_000
+            kept,
+            kept,
+            self._embedder,
+            folder,
+            max_file_bytes=self._chosen.max_file_mb * 1_000_000,
+            passage_tokens=self._chosen.passage_tokens,
+            passage_overlap=self._chosen.passage_overlap,
         )
         try:
-            outcome = knowledge.add(row["path"], name=row["name"])
+            outcome = knowledge.add(row["path"], name=row["name"], collection=self._collection)
         except InputError as error:
             outcome = Outcome(row["name"], "failed", str(error))
         return {"made": pickle.dumps(kept.made if outcome.status == "added" else outcome)}
@@ -92,7 +118,7 @@ class Writer:
         """The outcomes of what had to be written to make room."""
         if made.entry.name in self._waiting or sum(len(each.ids) for each in self._waiting.values()) >= _FLUSH:
             yield from self.flush()
-        there = self._catalogue.find(made.entry.name)
+        there = self._catalogue.find(made.entry.name, made.entry.collection)
         if there is not None and there.id == made.entry.id:
             yield _outcome(made, "unchanged")
         elif there is not None and not self._replace:
@@ -107,39 +133,53 @@ class Writer:
             return
         ids = [id for made in waiting for id in made.ids]
         documents = [made.entry.id for made in waiting for _ in made.ids]
-        self._store.upsert(ids, documents, np.concatenate([made.vectors for made in waiting]))
+        key = self._catalogue.key_for(waiting[0].entry.collection)  # all are of one
+        self._store.upsert(ids, documents, np.concatenate([made.vectors for made in waiting]), key)
         for made in waiting:
-            old = self._catalogue.find(made.entry.name)
-            self._catalogue.add(made.entry, made.passages, replacing=old.id if old else None)
+            old = self._catalogue.find(made.entry.name, made.entry.collection)
+            gone = self._catalogue.passage_ids(old.id) if old else []
+            self._catalogue.add(
+                made.entry, made.passages, replacing=old.id if old else None, pages=made.pages, splitter=made.splitter
+            )
             if old:
                 shutil.rmtree(assemble.read_passages(self._chosen), ignore_errors=True)
-                self._store.delete(old.id)
+                self._store.delete_ids(gone, key)
                 shutil.rmtree(self._chosen.home / "files" / old.id, ignore_errors=True)
             yield _outcome(made, "replaced" if old else "added")
 
 
 def ingest(
-    chosen: Settings, paths: Iterable[Path], *, workers: int, replace: bool = False, progress: Progress = silent
+    chosen: Settings,
+    paths: Iterable[Path],
+    *,
+    workers: int,
+    replace: bool = False,
+    collection: str = DEFAULT,
+    progress: Progress = silent,
 ) -> Iterator[Outcome]:
     """One outcome a file, in no order. `workers`: processes, each with an embedder of its own on one core.
 
-    With RAY_ADDRESS in the environment they run on that cluster. Raises SetupError where Ray is not installed.
+    With RAY_ADDRESS in the environment they run on that cluster. Raises SetupError where Ray is not installed, or the
+    vectors are still of another embedder.
     """
     if importlib.util.find_spec("ray") is None:
         raise SetupError("--workers needs Ray, which is not installed: pip install 'marginalia-chat[bulk]'")
     if workers < 1:
         raise WrongSetting(f"--workers is {workers}: give at least 1")
-    files = [{"path": str(path.resolve()), "name": name} for given in paths for path, name in _walk(given)]
+    files = [{"path": str(path.resolve()), "name": name} for given in paths for path, name in walk(given)]
     if not files:
         return
     held = assemble.lock(chosen.home)
     try:
         catalogue, embedder = Catalogue(chosen.home / "catalogue.sqlite"), assemble.embedder(chosen)
-        where = chosen.chroma or chosen.home / "chroma"
-        store = Chroma(where, embedder.fingerprint, catalogue.identity, embedder.metric)
+        told = embedder_of(catalogue)
+        if told is not None and told[0] != embedder.fingerprint:
+            raise SetupError("the vectors are still of another embedder: run `ingest` without --workers first")
+        store = assemble.store(chosen, embedder, catalogue)
         writer = Writer(chosen, catalogue, store, replace)
-        known = {} if replace else {entry.name: entry for entry in catalogue.documents()}
-        for done, made in enumerate(_made(chosen, files, known, workers), start=1):
+        known = {} if replace else _known(catalogue, collection)
+        reading = (chosen, known, collection, catalogue.key_for(collection), catalogue.meta("embedder"))
+        for done, made in enumerate(_made(reading, files, workers), start=1):
             progress(done / len(files), f"{done} of {len(files)} files")
             yield from writer.write(made) if isinstance(made, Made) else [made]
         yield from writer.flush()
@@ -149,9 +189,12 @@ def ingest(
         held.release()
 
 
-def _made(
-    chosen: Settings, files: list[dict[str, str]], known: Mapping[str, Entry], workers: int
-) -> Iterator[Made | Outcome]:
+def _known(catalogue: Catalogue, collection: str) -> dict[str, Entry]:
+    return {entry.name: entry for entry in catalogue.documents() if entry.collection == collection}
+
+
+def _made(reading: tuple[Any, ...], files: list[dict[str, str]], workers: int) -> Iterator[Made | Outcome]:
+    """`reading`: what a `Reader` is made of."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would tell its makers
     import ray.data
     import ray.exceptions
@@ -161,7 +204,7 @@ def _made(
         ray.data.DataContext.get_current().enable_progress_bars = False
         tasks = -(-len(files) // _FILES_A_TASK)
         made = ray.data.from_items(files, override_num_blocks=tasks).map(
-            Reader, fn_constructor_args=(chosen, known), compute=ray.data.ActorPoolStrategy(size=workers), num_cpus=1
+            Reader, fn_constructor_args=reading, compute=ray.data.ActorPoolStrategy(size=workers), num_cpus=1
         )
         for row in made.iter_rows():
             yield cast(Made | Outcome, pickle.loads(row["made"]))

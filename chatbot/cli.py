@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from chatbot.bench import SYSTEMS
 from chatbot.conversation import Conversation, Turn
 from chatbot.errors import MarginaliaError
+from chatbot.scope import DEFAULT, Scope
 from chatbot.settings import Settings, load, parse_assignment
 
 if TYPE_CHECKING:
@@ -82,14 +83,22 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
     made = add("ingest", ingest, "add files, folders and web addresses to the knowledge base")
     made.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder, or https://...")
-    made.add_argument("--replace", action="store_true", help="replace documents of the same name")
+    both = made.add_mutually_exclusive_group()
+    both.add_argument("--replace", action="store_true", help="replace documents of the same name")
+    both.add_argument("--keep", action="store_true", help="keep documents of the same name: the new one is numbered")
+    made.add_argument(
+        "--collection", metavar="NAME", default=DEFAULT, help="add them to this one (default: %(default)s)"
+    )
     made.add_argument(
         "--workers", type=int, metavar="N", help="read and embed in N processes, for very many files (extra `bulk`)"
     )
     _json(made)
-    _json(add("documents", documents, "list the documents"))
-    made = add("delete", delete, "delete documents")
-    made.add_argument("ids", nargs="+", metavar="ID")
+    made = add("documents", documents, "list the documents")
+    made.add_argument("--collection", metavar="NAME", help="those of this one alone")
+    _json(made)
+    made = add("delete", delete, "delete documents, or a collection with all of its documents")
+    made.add_argument("ids", nargs="*", metavar="ID")
+    made.add_argument("--collection", metavar="NAME", help="delete this collection")
     _json(made)
     made = add("ask", ask, "ask one question")
     made.add_argument("question")
@@ -97,6 +106,7 @@ def parser() -> argparse.ArgumentParser:
         "--conversation", metavar="FILE.json", type=Path, help="read what was said before, and add this turn"
     )
     made.add_argument("--search", metavar="TEXT", default="", help="search for this instead")
+    made.add_argument("--collection", metavar="NAME", nargs="+", default=(), help="search these collections alone")
     _json(made)
     _json(add("doctor", doctor, "say what is installed, where things are, what is wrong and how to mend it"))
 
@@ -212,7 +222,16 @@ def ingest(options: argparse.Namespace) -> int:
 
 def _ingested(options: argparse.Namespace) -> list[Outcome]:
     with _open(options) as chatbot, _bar() as progress:
-        return list(chatbot.add_all(options.paths, replace=options.replace, progress=progress))
+        added = chatbot.add_all(
+            options.paths,
+            replace=options.replace,
+            keep=options.keep,
+            collection=options.collection,
+            progress=progress,
+        )
+        outcomes = list(added)
+        chatbot.finish_rebuilding(progress)
+        return outcomes
 
 
 def _ingested_in_bulk(options: argparse.Namespace) -> list[Outcome]:
@@ -225,6 +244,7 @@ def _ingested_in_bulk(options: argparse.Namespace) -> list[Outcome]:
                 map(Path, options.paths),
                 workers=options.workers,
                 replace=options.replace,
+                collection=options.collection,
                 progress=progress,
             )
         )
@@ -232,19 +252,24 @@ def _ingested_in_bulk(options: argparse.Namespace) -> list[Outcome]:
 
 def documents(options: argparse.Namespace) -> int:
     with _open(options) as chatbot:
-        entries = chatbot.knowledge.documents()
+        entries = chatbot.knowledge.documents(options.collection)
     if options.json:
         _print_json({"documents": [_fields(entry) for entry in entries]})
     else:
         for entry in entries:
-            print(f"{entry.id}  {entry.added[:10]}  {entry.passages:>5} passages  {entry.kind:<8}  {entry.name}")
+            place = "" if entry.collection == DEFAULT else f"{entry.collection} › "
+            print(f"{entry.id}  {entry.added[:10]}  {entry.passages:>5} passages  {entry.kind:<8}  {place}{entry.name}")
         print(f"{len(entries)} documents", file=sys.stderr)
     return 0
 
 
 def delete(options: argparse.Namespace) -> int:
+    if not options.ids and options.collection is None:
+        return _fail("nothing to delete: give ids, which `documents` lists, or --collection NAME")
     deleted, problems = [], []
     with _open(options) as chatbot:
+        if options.collection is not None:
+            deleted += chatbot.knowledge.delete_collection(options.collection)
         for id in options.ids:
             try:
                 deleted.append(chatbot.knowledge.delete(id))
@@ -267,8 +292,8 @@ def ask(options: argparse.Namespace) -> int:
     with _open(options) as chatbot:
         with _bar() as progress:
             chatbot.dialogue(progress)
-        turn, streamed = None, ""
-        for event in chatbot.answer(conversation, options.question, searched=options.search):
+        turn, streamed, scope = None, "", Scope(collections=tuple(options.collection))
+        for event in chatbot.answer(conversation, options.question, searched=options.search, scope=scope):
             # a pipe gets the final reply alone, since what streams may be withheld
             if isinstance(event, Token) and not options.json and sys.stdout.isatty():
                 text = event.text if streamed else event.text.lstrip()

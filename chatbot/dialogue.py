@@ -22,6 +22,7 @@ from chatbot.prompt import Prompt, answer_prompts, chat_prompt, excerpt, words_f
 from chatbot.retrieve import Finder
 from chatbot.rewrite import Rewriter
 from chatbot.sampling import GREEDY, Sampling, until
+from chatbot.scope import EVERYTHING, Scope
 
 PATIENCE = 24  # tokens that a reply gets to show that it comes from the passages
 
@@ -55,7 +56,9 @@ class Dialogue:
         self._least_confidence = least_confidence
         self._max_utterance = max_utterance
 
-    def answer(self, conversation: Conversation, utterance: str, *, searched: str = "") -> Iterator[Event]:
+    def answer(
+        self, conversation: Conversation, utterance: str, *, searched: str = "", scope: Scope = EVERYTHING
+    ) -> Iterator[Event]:
         """`searched`: what is searched for it, as the person wrote it; empty: what the rewriter makes of it.
 
         Raises UnusableUtterance, before any event, for an utterance or a search that is empty or too long.
@@ -65,7 +68,7 @@ class Dialogue:
         query = self._query(conversation, utterance, searched)
         clock.lap("rewrite")
         yield Rewritten(query)
-        found = self._retriever.retrieve(query) if query.text else Retrieved((), (1.0,))
+        found = self._retriever.retrieve(query, scope) if query.text else Retrieved((), (1.0,))
         clock.lap("retrieve")
         yield found
         tokens: list[Token] = []

@@ -1,6 +1,7 @@
 """What is installed, where weights and state are, what is wrong and how to mend it.
 
-Opening the home mends vectors and files that are out of step with the catalogue, as any start does.
+Opening the home mends vectors and files that are out of step with the catalogue, as any start does; here every
+document is then looked at, in every store, and what is amiss is mended or named.
 """
 
 from __future__ import annotations
@@ -75,11 +76,17 @@ def _knowledge(chosen: Settings) -> list[Finding]:
 
     try:
         with Chatbot(chosen) as chatbot:
-            entries = chatbot.knowledge.documents()
+            outdated = chatbot.knowledge.is_outdated()
+            mended, wrong = chatbot.knowledge.verify()
+            mended = chatbot.mended + mended
+            entries, collections = chatbot.knowledge.documents(), chatbot.knowledge.collections()
     except MarginaliaError as error:
         return [Finding("knowledge base", False, str(error))]
     passages = sum(entry.passages for entry in entries)
+    held = f"{len(entries)} documents in {len(collections)} collections, {passages} passages"
+    said = "; ".join(wrong) or "registry, vectors, lexical index and files in step"
+    follows = "" if not outdated else ": the settings were changed, and passages are made anew while the app runs"
     return [
-        Finding("embedder", True, chosen.embedder),
-        Finding("knowledge base", True, f"{len(entries)} documents, {passages} passages, vectors and files in step"),
+        Finding("embedder", True, f"{chosen.embedder}{follows}"),
+        Finding("knowledge base", not wrong, "; ".join([held, said, *(f"mended: {each}" for each in mended)])),
     ]

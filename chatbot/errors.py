@@ -28,8 +28,12 @@ class UnknownDocument(InputError):
     """No document has this id."""
 
 
+class UnknownCollection(InputError):
+    """No collection has this name."""
+
+
 class NameTaken(InputError):
-    """Another document of this name, with other content, is there already."""
+    """Another document of this name, with other content, is there already; or another collection."""
 
 
 class UnreadableData(InputError):

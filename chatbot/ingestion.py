@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import re
 import shutil
 import sqlite3
 import threading
@@ -21,10 +20,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, Protocol
 
-from chatbot.errors import HomeDamaged, MarginaliaError, NameTaken
+from chatbot.errors import HomeDamaged, MarginaliaError, NameTaken, PackedFiles, UnreadableDocument
 from chatbot.knowledge import Outcome
+from chatbot.parse import Member, unpack
 from chatbot.progress import Progress
 
 State = Literal["waiting", "reading", "embedding", "asking", "added", "replaced", "unchanged", "failed", "cancelled"]
@@ -43,9 +44,6 @@ CREATE TABLE IF NOT EXISTS files (
     passages INTEGER NOT NULL
 )
 """
-# How `KnowledgeBase.add` reports that it embeds; `test_ingestion` holds the two together.
-_EMBEDDING = re.compile(r"embedding (\d+) passages of ")
-_EMBEDDED = (0.2, 0.95)  # of the whole, when embedding begins and ends
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +51,16 @@ log = logging.getLogger(__name__)
 class Knowledge(Protocol):
     """What takes a file: a KnowledgeBase."""
 
-    def add(self, file: str | Path, *, name: str | None, replace: bool, progress: Progress) -> Outcome: ...
+    def add(
+        self,
+        file: str | Path,
+        *,
+        name: str | None,
+        replace: bool,
+        keep: bool,
+        progress: Progress,
+        embedding: Callable[[int, int], None],
+    ) -> Outcome: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +166,7 @@ class Ingestion:
         taken = [self._take(File(uuid.uuid4().hex, batch, owner, name, 0, choice), path, move) for path, name in files]
         with self._changed:
             self._drop(earlier for earlier in self._of(owner) if earlier.done)
-            self._store.executemany(
-                "INSERT INTO files (id, batch, owner, name, bytes, choice, state, message, passages) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [(f.id, f.batch, f.owner, f.name, f.bytes, f.choice, f.state, f.message, f.passages) for f in taken],
-            )
-            self._store.commit()
-            self._files |= {file.id: file for file in taken}
-            self._changed.notify_all()
+            self._insert(taken)
         return batch
 
     def batches(self, owner: str | None = None) -> tuple[Batch, ...]:
@@ -250,6 +250,19 @@ class Ingestion:
         except sqlite3.Error:
             log.exception("what became of %r could not be written", file.name)
 
+    def _insert(self, files: Sequence[File], instead_of: File | None = None) -> None:
+        self._store.executemany(
+            "INSERT INTO files (id, batch, owner, name, bytes, choice, state, message, passages) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [(f.id, f.batch, f.owner, f.name, f.bytes, f.choice, f.state, f.message, f.passages) for f in files],
+        )
+        if instead_of is not None:
+            self._store.execute("DELETE FROM files WHERE id = ?", (instead_of.id,))
+            del self._files[instead_of.id]
+        self._store.commit()
+        self._files |= {file.id: file for file in files}
+        self._changed.notify_all()
+
     def _finish(self, file: File) -> None:
         self._put(file)
         self._leaving.discard(file.id)
@@ -282,7 +295,10 @@ class Ingestion:
     def _work(self) -> None:
         with self._around():
             while (file := self._begin()) is not None:
-                self._end(file.id, self._add(file))
+                try:
+                    self._end(file.id, self._add(file))
+                except PackedFiles:
+                    self._open_zip(file)
 
     def _begin(self) -> File | None:
         """Waits for a file; None when there will be no more."""
@@ -296,18 +312,19 @@ class Ingestion:
 
     def _add(self, file: File) -> File:
         """What became of it."""
-        keep = {"keep": True} if file.choice == "keep" else {}
-        add: Callable[..., Outcome] = self._knowledge.add
         try:
-            outcome = add(
+            outcome = self._knowledge.add(
                 self._folder / file.id / "file",
                 name=file.name,
                 replace=file.choice == "replace",
-                progress=lambda share, doing: self._report(file.id, share, doing),
-                **keep,
+                keep=file.choice == "keep",
+                progress=lambda share, doing: self._check(file.id),
+                embedding=lambda done, of: self._report(file.id, done, of),
             )
         except _Cancelled:
             return replace(file, state="cancelled")
+        except PackedFiles:
+            raise
         except NameTaken as error:
             return replace(file, state="asking", message=str(error))
         except MarginaliaError as error:
@@ -319,19 +336,42 @@ class Ingestion:
             file, state=outcome.status, message=outcome.message, passages=outcome.passages, embedded=outcome.passages
         )
 
-    def _report(self, id: str, share: float, doing: str) -> None:
-        """Called by `add` as it goes on. Raises _Cancelled where the file is no longer wanted."""
+    def _check(self, id: str) -> None:
+        """Raises _Cancelled where the file is no longer wanted, and so ends the adding that calls this."""
         with self._changed:
             if id in self._leaving:
                 raise _Cancelled
+
+    def _report(self, id: str, done: int, of: int) -> None:
+        with self._changed:
             before = self._files[id]
-            if found := _EMBEDDING.match(doing):
-                passages = int(found[1])
-                embedded = round(passages * (share - _EMBEDDED[0]) / (_EMBEDDED[1] - _EMBEDDED[0]))
-            else:
-                passages = embedded = before.passages
-            self._advance(before, replace(before, state="embedding" if found else before.state, passages=passages,
-                                          embedded=embedded))  # fmt: skip
+            self._advance(before, replace(before, state="embedding", passages=of, embedded=done))
+
+    def _open_zip(self, file: File) -> None:
+        try:
+            self._unpack(file)
+        except UnreadableDocument as error:
+            self._end(file.id, replace(file, state="failed", message=str(error)))
+
+    def _unpack(self, file: File) -> None:
+        """The files in a zip take its place in the batch. Raises UnreadableDocument."""
+        with TemporaryDirectory(dir=self._folder) as folder:  # left by a kill, `_recover` removes it
+            members = unpack(self._folder / file.id / "file", file.name, Path(folder))
+            taken = [self._member(file, member) for member in members]
+        with self._changed:
+            if file.id not in self._leaving:
+                self._insert(taken, instead_of=file)
+                shutil.rmtree(self._folder / file.id, ignore_errors=True)
+                return
+            self._finish(replace(file, state="cancelled"))
+        for each in taken:
+            shutil.rmtree(self._folder / each.id, ignore_errors=True)
+
+    def _member(self, file: File, member: Member) -> File:
+        of_zip = replace(file, id=uuid.uuid4().hex, name=member.name, bytes=0, state="waiting")
+        if member.path is None:
+            return replace(of_zip, state="failed", message=member.problem)
+        return self._take(of_zip, member.path, move=True)
 
     def _advance(self, before: File, after: File) -> None:
         done = after.embedded - before.embedded

@@ -52,3 +52,11 @@ class Hit:
 
     passage: Passage
     score: float
+
+
+def embedded(passage: Passage) -> str:
+    """What of it is searched by meaning: with its heading nDCG@10 is .278 instead of .266.
+
+    (MiniLM, 1,200 documents of NFCorpus, title as heading.)
+    """
+    return f"{passage.heading}\n{passage.text}" if passage.heading else passage.text

@@ -16,9 +16,9 @@ from chatbot.embedders.base import Embedder
 from chatbot.events import Retrieved
 from chatbot.fusion import reciprocal_rank_fusion
 from chatbot.index.base import DenseIndex, Index, Ranking
-from chatbot.knowledge import embedded
-from chatbot.passage import Hit, Passage
+from chatbot.passage import Hit, Passage, embedded
 from chatbot.rag_token import log_prior
+from chatbot.scope import EVERYTHING, Scope
 
 
 class Shelf(Protocol):
@@ -28,7 +28,7 @@ class Shelf(Protocol):
 
 
 class Finder(Protocol):
-    def retrieve(self, query: Query) -> Retrieved: ...
+    def retrieve(self, query: Query, scope: Scope = EVERYTHING) -> Retrieved: ...
 
 
 class Retriever:
@@ -51,19 +51,20 @@ class Retriever:
         self._no_passage = no_passage
         self._depth = depth
 
-    def rank(self, query: Query, k: int) -> Ranking:
+    def rank(self, query: Query, k: int, scope: Scope = EVERYTHING) -> Ranking:
         """The k best passages by fused rank; for a single index, its own ranking and scores."""
-        rankings = [index.search(text, max(k, self._depth)) for text in query.searches for index in self._indexes]
+        deep = max(k, self._depth)
+        rankings = [index.search(text, deep, scope) for text in query.searches for index in self._indexes]
         if len(rankings) == 1:
             return rankings[0][:k]
         return reciprocal_rank_fusion([[id for id, _ in ranking] for ranking in rankings])[:k]
 
-    def retrieve(self, query: Query) -> Retrieved:
+    def retrieve(self, query: Query, scope: Scope = EVERYTHING) -> Retrieved:
         """The k best by fused rank, scored by similarity to the nearest of the query's texts, most similar first.
 
         Of passages with the same text only the best is taken: two would have twice the prior, and read as one.
         """
-        found = self._shelf.passages([id for id, _ in self.rank(query, 2 * self._k)])
+        found = self._shelf.passages([id for id, _ in self.rank(query, 2 * self._k, scope)])
         first = {found[id].text: id for id in reversed(list(found))}
         ids = [id for id in found if first[found[id].text] == id][: self._k]
         nearest = [max(scores) for scores in zip(*self._similarities(query, ids), strict=True)]
@@ -86,7 +87,8 @@ class Given:
         self._temperature = temperature
         self._no_passage = no_passage
 
-    def retrieve(self, query: Query) -> Retrieved:
+    def retrieve(self, query: Query, scope: Scope = EVERYTHING) -> Retrieved:
+        """Of whatever scope."""
         vectors = self._embedder.passages([embedded(passage) for passage in self._passages])
         scores = (vectors @ self._embedder.queries(query.searches).T).max(axis=1)
         hits = [Hit(passage, float(score)) for passage, score in zip(self._passages, scores, strict=True)]

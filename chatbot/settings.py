@@ -42,6 +42,12 @@ class Settings:
         "all-minilm-l6-v2",
         "The default's name, a folder with a sentence-transformers model, a hub id, or `dpr:QUESTION,CONTEXT`.",
     )
+    passage_tokens: int = _setting(
+        160, "Longest passage, in the embedder's tokens, never more than it reads.", low=16, high=100_000
+    )
+    passage_overlap: int = _setting(
+        0, "Tokens that neighbouring passages may share, at most half of a passage.", low=0, high=50_000
+    )
     chroma: str = _setting("", "Address of a Chroma server (`http://host:port`); empty: a store of our own under home.")
     retriever: str = _setting("hybrid", "What ranks passages.", choices=("hybrid", "dense", "lexical"))
     k: int = _setting(5, "Passages a reply is generated from.", low=1, high=50)

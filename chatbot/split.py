@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from chatbot.parse.lines import goes_on
 from chatbot.passage import Document, Heading, Passage
 
+SPLITTER = "1"  # changes whenever the same text might be split otherwise by the same settings
 WITH_HEADINGS = (  # kinds whose text marks headings as Markdown does
     *("markdown", "html", "docx", "pptx", "xlsx", "odt", "ods", "odp", "epub", "eml", "msg"),
 )

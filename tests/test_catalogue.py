@@ -61,6 +61,85 @@ def test_what_was_added_comes_back_as_it_was_after_reopening(tmp_path: Path):
     again.close()
 
 
+SCHEMA_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE documents (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, bytes INTEGER NOT NULL,
+    pages INTEGER, passages INTEGER NOT NULL, language TEXT NOT NULL, added TEXT NOT NULL,
+    notice TEXT NOT NULL
+);
+CREATE TABLE passages (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE, document_id TEXT NOT NULL REFERENCES documents (id),
+    text TEXT NOT NULL, page INTEGER, heading TEXT NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL
+);
+CREATE INDEX passages_of_document ON passages (document_id);
+CREATE VIRTUAL TABLE lexical USING fts5 (words, tokenize = 'ascii');
+CREATE VIRTUAL TABLE vocabulary USING fts5vocab (lexical, row);
+INSERT INTO meta VALUES ('identity', 'it');
+INSERT INTO documents VALUES
+    (3, 'a', 'a.txt', 'text', 10, NULL, 2, 'en', '2026-01-01T00:00:00+00:00', ''),
+    (5, 'b', 'b.txt', 'text', 10, NULL, 1, 'en', '2026-01-02T00:00:00+00:00', 'noted');
+INSERT INTO passages VALUES
+    (4, 'a:0', 'a', 'Alpha one', NULL, '', 0, 9), (5, 'a:1', 'a', 'alpha two', NULL, '', 10, 19),
+    (9, 'b:0', 'b', 'alpha  ONE', NULL, '', 0, 10);
+INSERT INTO lexical (rowid, words) VALUES (4, 'alpha one'), (5, 'alpha two'), (9, 'alpha one');
+PRAGMA application_id = 0x4D617267;
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_catalogue_of_the_first_version_is_taken_over(tmp_path: Path):
+    with sqlite3.connect(tmp_path / "catalogue.db") as first:
+        first.executescript(SCHEMA_1)
+    first.close()
+    catalogue = Catalogue(tmp_path / "catalogue.db")
+    assert catalogue.identity == "it"
+    assert [(each.id, each.collection, each.notice) for each in catalogue.documents()] == [
+        ("b", "default", "noted"),
+        ("a", "default", ""),
+    ]
+    assert sorted(found(catalogue, "alpha")) == ["a:0", "a:1"]  # "alpha ONE" says what "Alpha one" does
+    assert catalogue.cut_otherwise("now") == ["b", "a"]
+    put(catalogue, "c.txt", "alpha three")
+    catalogue.delete("a")
+    assert sorted(found(catalogue, "alpha")) == ["b:0", "c.txt:0"]
+    assert catalogue.faults() == []
+    catalogue.close()
+    Catalogue(tmp_path / "catalogue.db").close()
+
+
+def test_a_migration_that_is_broken_off_leaves_the_first_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with sqlite3.connect(tmp_path / "catalogue.db") as first:
+        first.executescript(SCHEMA_1)
+    first.close()
+    with monkeypatch.context() as broken:
+        broken.setattr("chatbot.catalogue._fingerprint", lambda passage: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            Catalogue(tmp_path / "catalogue.db")
+    catalogue = Catalogue(tmp_path / "catalogue.db")
+    assert len(catalogue.documents()) == 2 and catalogue.faults() == []
+    catalogue.close()
+
+
+def test_faults_are_found_and_mended(catalogue: Catalogue, tmp_path: Path):
+    put(catalogue, "a.txt", "alpha", "beta")
+    put(catalogue, "b.txt", "gamma")
+    assert catalogue.faults() == []
+    with sqlite3.connect(tmp_path / "catalogue.db") as other:
+        other.execute("DELETE FROM lexical WHERE rowid = 1")
+        other.execute("UPDATE documents SET passages = 7 WHERE name = 'b.txt'")
+    assert catalogue.faults() == [
+        "1 documents with another number of passages than they say",
+        "1 passages without words",
+    ]
+    catalogue.mend()
+    assert catalogue.faults() == []
+    assert found(catalogue, "alpha") == ["a.txt:0"]
+    assert catalogue.get("b.txt").passages == 1
+
+
 def test_replacing_shows_the_old_or_the_new_and_never_both_or_neither(catalogue: Catalogue):
     put(catalogue, "a.txt", "version 0")
     stop, seen = threading.Event(), []
@@ -228,7 +307,7 @@ def test_a_very_long_query_is_searched(shared: Catalogue):
 )
 def test_scores_are_bm25_written_the_slow_way(tmp_path_factory, texts: list[list[str]], query: set[str]):
     catalogue = Catalogue(tmp_path_factory.mktemp("bm25") / "catalogue.db")
-    put(catalogue, "d", *map(" ".join, texts))
+    catalogue.add(entry("d"), passages("d", *map(" ".join, texts)), distinct=False)
     scores = dict(Lexical(catalogue).search(" ".join(query), 100))
     catalogue.close()
     indexed = [Counter(words(f"d Top {' '.join(text)}")) for text in texts]

@@ -10,10 +10,13 @@ import httpx
 import numpy as np
 import pytest
 
+from chatbot.catalogue import Catalogue, Entry
 from chatbot.embedders.base import Vectors
 from chatbot.embedders.hashing import Hashing
 from chatbot.errors import HomeDamaged, StoreUnreachable, WrongSetting
+from chatbot.index.base import Space
 from chatbot.index.chroma import Chroma, Dense
+from chatbot.passage import Passage
 
 Where = str | Path
 
@@ -95,14 +98,32 @@ def test_upserting_an_id_again_replaces_its_vector(store: Chroma):
     assert np.allclose(store.vectors(["p"]), unit(1, seed=2), atol=1e-6)
 
 
-def test_deleting_a_document_leaves_the_others(store: Chroma):
+def test_deleting_vectors_leaves_the_others(store: Chroma):
     store.upsert(names(6), ["a", "b", "a", "b", "a", "b"], unit(6))
-    store.delete("a")
-    store.delete("never there")
-    assert store.ids() == {"p1", "p3", "p5"}
-    store.delete_ids(["p1", "unheard"])
+    store.delete_ids(["p0", "p2", "p4", "p1", "unheard"])
     store.delete_ids([])
+    assert store.ids() == {"p3", "p5"}
     assert {id for id, _ in store.search(unit(1)[0], 10)} == {"p3", "p5"}
+
+
+def test_collections_share_nothing_and_go_alone(store: Chroma):
+    store.upsert(["p"], "d", unit(1), "")
+    store.upsert(["q"], "d", unit(1), "0123456789ab")
+    assert (store.ids(), store.ids("0123456789ab")) == ({"p"}, {"q"})
+    assert [id for id, _ in store.search(unit(1)[0], 9, "0123456789ab")] == ["q"]
+    assert sorted(store.collections()) == ["", "0123456789ab"]
+    store.drop("0123456789ab")
+    store.drop("0123456789ab")
+    assert (store.collections(), store.ids(), store.ids("0123456789ab")) == ([""], {"p"}, set())
+
+
+def test_a_collection_made_again_by_another_process_is_used(server: str):
+    ours, theirs = (Chroma(server, "an embedder", "both") for _ in range(2))
+    for key in ("", "0123456789ab"):
+        ours.upsert(["old"], "d", unit(1), key)
+        theirs.drop(key)
+        theirs.upsert(["new"], "d", unit(1), key)
+        assert ours.ids(key) == {"new"}
 
 
 def test_more_than_a_batch_goes_in_and_out(tmp_path: Path):
@@ -125,12 +146,15 @@ def test_vectors_come_in_the_order_asked_and_zeros_for_absent_ids(store: Chroma)
 
 def test_another_embedder_or_owner_shares_nothing_and_only_ones_own_past_is_dropped(where: Where):
     new, old, other = Chroma(where, "new", "me"), Chroma(where, "old", "me"), Chroma(where, "old", "you")
+    old.upsert(["p"], "d", unit(1, dimensions=8), "0123456789ab")
+    new.drop_others(["old"])
+    assert old.ids("0123456789ab") == {"p"}
     old.upsert(["p"], "d", unit(1, dimensions=8))
     other.upsert(["q"], "d", unit(1, dimensions=8))
     assert new.count() == 0
     new.drop_others()
     assert other.ids() == {"q"}
-    assert Chroma(where, "old", "me").count() == 0
+    assert Chroma(where, "old", "me").count() == Chroma(where, "old", "me").count("0123456789ab") == 0
     assert Chroma(where, "new", "me").count() == 0
 
 
@@ -193,11 +217,19 @@ class Counting(Hashing):
         return super().queries(texts)
 
 
-def test_dense_search_finds_by_meaning_and_embeds_each_text_once(store: Chroma):
+def corpus(folder: Path, *texts: str) -> Catalogue:
+    catalogue = Catalogue(folder / "catalogue.db")
+    entry = Entry("d", "d.txt", "text", 1, None, len(texts), "en", "2026-01-01T00:00:00+00:00")
+    catalogue.add(entry, [Passage(f"p{n}", "d", "d.txt", text) for n, text in enumerate(texts)])
+    return catalogue
+
+
+def test_dense_search_finds_by_meaning_and_embeds_each_text_once(store: Chroma, tmp_path: Path):
     embedder = Counting()
     texts = ["days of leave", "cost of travel", "年假有多少天"]
+    catalogue = corpus(tmp_path, *texts)
     store.upsert(names(3), "d", embedder.passages(texts))
-    dense = Dense(embedder, store)
+    dense = Dense(lambda: Space(embedder, store), catalogue)
     assert [dense.search(text, 3)[0][0] for text in texts] == names(3)
     ids = ["p2", "p0", "absent", "p1"]
     expected = embedder.passages(texts)[[2, 0, 1]] @ embedder.passages(["leave days"])[0]
@@ -207,3 +239,15 @@ def test_dense_search_finds_by_meaning_and_embeds_each_text_once(store: Chroma):
     assert dense.similarities("leave days", []) == []
     assert dense.similarities("leave days", ["absent"]) == [0.0]
     assert embedder.queried == 4
+    catalogue.close()
+
+
+def test_before_every_vector_is_there_none_is_searched_but_all_are_compared(store: Chroma, tmp_path: Path):
+    embedder, texts = Hashing(), ["days of leave", "cost of travel"]
+    catalogue = corpus(tmp_path, *texts)
+    store.upsert(["p0"], "d", embedder.passages(texts[:1]))
+    dense = Dense(lambda: Space(embedder, store, whole=False), catalogue)
+    assert dense.search("leave", 5) == []
+    expected = embedder.passages(texts) @ embedder.queries(["travel leave"])[0]
+    assert dense.similarities("travel leave", names(2)) == pytest.approx(list(expected), abs=1e-6)
+    catalogue.close()

@@ -62,6 +62,21 @@ def test_ingest_ask_and_delete_work_together(run: Run, tmp_path: Path) -> None:
     assert document["id"] in one_line(run("delete", document["id"]))
 
 
+def test_a_collection_is_filled_asked_listed_and_deleted_by_its_name(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("The harbour master is called Ada Quayle.")
+    run("ingest", "notes.md", "--collection", "harbour")
+    (tmp_path / "notes.md").write_text("The harbour master is called Tom Tugwell.")
+    run("ingest", "notes.md", "--collection", "harbour", "--keep")
+    run("ingest", "notes.md")
+    answer = printed(run("ask", "Who is the harbour master?", "--collection", "harbour", "--json"))
+    assert answer["reply"] == "The harbour master is called Ada Quayle." and len(answer["passages"]) == 2
+    assert "'absent'" in one_line(run("ask", "Who?", "--collection", "absent"))
+    listed = run("documents", "--collection", "harbour").stdout
+    assert "harbour › notes.md" in listed and "harbour › notes (2).md" in listed and len(listed.splitlines()) == 2
+    assert run("delete", "--collection", "harbour").returncode == 0
+    assert {each["collection"] for each in printed(run("documents", "--json"))["documents"]} == {"default"}
+
+
 def test_a_conversation_file_carries_what_was_said(run: Run, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("The harbour master is called Ada Quayle.")
     run("ingest", "notes.txt")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from chatbot import open_chatbot
 from chatbot.doctor import examine
 from chatbot.generators import lean, openvino
 from chatbot.generators.causal import Causal, engine_of
 from chatbot.generators.reference import Reference
+from chatbot.knowledge import embedder_of
 from chatbot.settings import load
 
 
@@ -64,3 +67,42 @@ def test_a_hub_id_that_is_not_here_yet_is_no_fault_and_is_not_fetched(tmp_path: 
     well, found = said_of_generator(tmp_path, generator="nobody/no-such-model")
     assert well
     assert "not fetched yet" in found
+
+
+def said_of_knowledge(home: Path) -> tuple[bool, str]:
+    chosen = load(home, overrides={"generator": "scripted", "embedder": "hashing"})
+    (finding,) = [each for each in examine(chosen) if each.what == "knowledge base"]
+    return finding.well, finding.found
+
+
+def test_the_doctor_mends_what_can_be_mended_and_says_so(tmp_path: Path) -> None:
+    with open_chatbot(tmp_path, generator="scripted", embedder="hashing") as chatbot:
+        (tmp_path / "notes.txt").write_text("The harbour master is called Ada Quayle.")
+        id = chatbot.knowledge.add(tmp_path / "notes.txt").document_id
+        chatbot._store.delete_ids(chatbot._catalogue.passage_ids())
+    with sqlite3.connect(tmp_path / "catalogue.sqlite") as catalogue:
+        catalogue.execute("DELETE FROM lexical")
+    (tmp_path / "files" / "arriving-1").mkdir()
+    well, found = said_of_knowledge(tmp_path)
+    assert well
+    for mended in ("1 lost vectors", "1 folders of files", "1 passages without words"):
+        assert mended in found
+    well, found = said_of_knowledge(tmp_path)
+    assert well and "mended" not in found
+    (tmp_path / "files" / id / "original.txt").write_text("something else")
+    well, found = said_of_knowledge(tmp_path)
+    assert not well and "'notes.txt' has changed on disk" in found
+    (tmp_path / "files" / id / "original.txt").unlink()
+    well, found = said_of_knowledge(tmp_path)
+    assert not well and "'notes.txt' is missing" in found
+
+
+def test_an_embedder_that_is_gone_is_replaced_in_the_background(tmp_path: Path) -> None:
+    with open_chatbot(tmp_path, generator="scripted", embedder="hashing") as chatbot:
+        (tmp_path / "notes.txt").write_text("The harbour master is called Ada Quayle.")
+        chatbot.knowledge.add(tmp_path / "notes.txt")
+        chatbot._catalogue.set_meta("embedder", '["another", "./gone"]')
+    with open_chatbot(tmp_path, generator="scripted", embedder="hashing") as chatbot:
+        chatbot.finish_rebuilding()
+        assert not chatbot.knowledge.is_outdated()
+        assert embedder_of(chatbot._catalogue) == ("hashing-256", "hashing")

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 # layer: (its modules, the layers that they may import)
 LAYERS: dict[str, tuple[str, str]] = {
-    "values": ("errors passage conversation events progress", "values"),
+    "values": ("errors passage scope conversation events progress", "values"),
     "settings": ("settings", "values"),
     "loading": ("loading", ""),
     "equations": (

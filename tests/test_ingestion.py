@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,12 +57,22 @@ class Slow:
         self.begun: list[str] = []
         self.added: list[str] = []
 
-    def add(self, file: str | Path, *, name: str | None, replace: bool, progress: Progress) -> Outcome:
+    def add(
+        self,
+        file: str | Path,
+        *,
+        name: str | None,
+        replace: bool,
+        keep: bool,
+        progress: Progress,
+        embedding: Callable[[int, int], None],
+    ) -> Outcome:
         assert name and Path(file).read_text("utf-8")
         self.begun.append(name)
         progress(0.0, f"reading {name}")
         for step in range(10):
-            progress(0.2 + 0.075 * step, f"embedding 40 passages of {name}")
+            embedding(4 * step, 40)
+            progress(0.1 * step, "embedding")
             assert self.allowed.acquire(timeout=20)
         progress(0.95, f"storing {name}")
         self.added.append(name)
@@ -166,20 +177,27 @@ def test_a_taken_name_is_asked_about_and_the_answer_is_done(chatbot: Chatbot, tm
     assert [passage.text for passage in chatbot.knowledge.passages().values()] == ["the second edition"]
 
 
-def test_keeping_both_is_asked_of_the_knowledge_base_only_where_it_was_chosen(tmp_path: Path):
-    asked: list[object] = []
+def test_both_are_kept_where_that_is_the_answer(chatbot: Chatbot, tmp_path: Path):
+    chatbot.knowledge.add(*write(tmp_path / "old", "a.md", "the first edition")[:1])
+    chatbot.ingestion.submit([write(tmp_path / "in", "a.md", "the second edition")], keep=True)
+    assert chatbot.ingestion.wait(15)
+    assert states(chatbot.ingestion) == {"a.md": "added"}
+    assert {entry.name for entry in chatbot.knowledge.documents()} == {"a.md", "a (2).md"}
 
-    class Keeping:
-        def add(self, file: object, *, name: str, replace: bool, progress: Progress, **keep: bool) -> Outcome:
-            asked.append((name, replace, keep))
-            return Outcome(name, "added", "", "d1", 1)
 
-    ingestion = Ingestion(Keeping(), tmp_path / "queue", threads=1)
-    ingestion.submit([write(tmp_path / "in", "a.md")])
-    ingestion.submit([write(tmp_path / "in", "b.md")], keep=True)
-    ingestion.wait(15)
-    ingestion.close()
-    assert sorted(asked) == [("a.md", False, {}), ("b.md", False, {"keep": True})]
+def test_the_files_of_a_zip_take_its_place(chatbot: Chatbot, tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "papers.zip", "w") as packed:
+        packed.writestr("in/one.md", "Cats sleep.")
+        packed.writestr("two.md", "Dogs bark.")
+        packed.writestr("empty.md", " ")
+    chatbot.ingestion.submit([(tmp_path / "papers.zip", "papers.zip"), write(tmp_path / "in", "three.md")], owner="me")
+    assert chatbot.ingestion.wait(30)
+    assert states(chatbot.ingestion) == {
+        "papers.zip/in/one.md": "added", "papers.zip/two.md": "added", "papers.zip/empty.md": "failed",
+        "three.md": "added",
+    }  # fmt: skip
+    assert len(chatbot.ingestion.batches("me")) == 1
+    assert [path for path in (tmp_path / "home" / "arriving").iterdir() if path.is_dir()] == []
 
 
 def test_a_skipped_file_leaves_its_copy_nowhere(tmp_path: Path, chatbot: Chatbot):
@@ -194,7 +212,7 @@ def test_a_skipped_file_leaves_its_copy_nowhere(tmp_path: Path, chatbot: Chatbot
 
 def test_a_bug_fails_its_file_alone(tmp_path: Path):
     class Broken:
-        def add(self, file: object, *, name: str, replace: bool, progress: Progress) -> Outcome:
+        def add(self, file: object, *, name: str, **_: object) -> Outcome:
             if name == "bug.md":
                 raise ZeroDivisionError("a secret path")
             raise UnreadableDocument(f"{name!r} is no good")

@@ -11,6 +11,7 @@ from chatbot.fusion import reciprocal_rank_fusion
 from chatbot.index.base import Ranking
 from chatbot.passage import Passage
 from chatbot.retrieve import Retriever
+from chatbot.scope import EVERYTHING, Scope
 
 IDS = st.lists(st.sampled_from("abcdef"), unique=True, max_size=6)
 
@@ -23,7 +24,7 @@ class Fixed:
         self._texts = texts or {}
         self._missing = missing
 
-    def search(self, text: str, k: int) -> Ranking:
+    def search(self, text: str, k: int, scope: Scope = EVERYTHING) -> Ranking:
         return [(id, 1.0) for id in self._rankings.get(text, "")][:k]
 
     def similarities(self, text: str, ids: Sequence[str]) -> list[float]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatbot.conversation import Query
-from chatbot.knowledge import embedded
+from chatbot.passage import embedded
 from chatbot.progress import Progress
 from chatbot.settings import Settings
 

@@ -5,123 +5,162 @@ A folder belongs to one process: of two that write to it, vectors get lost (meas
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import heapq
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from operator import methodcaller
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import chromadb
 import httpx
 import numpy as np
 from chromadb.api.client import Client
+from chromadb.api.models.Collection import Collection
 from chromadb.config import Settings
 from chromadb.errors import ChromaError, NotFoundError
 
-from chatbot.embedders.base import Embedder, Metric, Vectors
+from chatbot.catalogue import Catalogue
+from chatbot.embedders.base import Metric, Vectors
 from chatbot.errors import HomeDamaged, SetupError, StoreUnreachable, WrongSetting
-from chatbot.index.base import Ranking
+from chatbot.index.base import Ranking, Space, distinct
+from chatbot.passage import embedded
+from chatbot.scope import EVERYTHING, Scope
 
 _BATCH = 5_000  # Chroma 1.5 takes at most 5,461
 _PAGE = 10_000
 _EF = 200  # recall@100 .997 on 5,000 clustered vectors
+_READING = 5  # times as long as naming a neighbour (12 µs), reading a vector out of Chroma takes (60 µs)
 
 
 class Chroma:
-    """A collection for each catalogue (`owner`) and embedder (`fingerprint`), so that neither are ever mixed.
+    """Vectors of one catalogue (`owner`) and one embedder (`fingerprint`), so that neither are ever mixed.
 
+    Each collection of the catalogue's has one of Chroma's: a `where` filter would cost about 180 ms at 100,000 vectors.
     Raises StoreUnreachable where the server does not answer, HomeDamaged where the folder cannot be read.
     """
 
     def __init__(self, where: str | Path, fingerprint: str, owner: str = "", metric: Metric = "cosine") -> None:
         self._where = str(where)
         self._remote = "://" in self._where
+        self._metric = metric
         self._prefix = f"marginalia-{owner[:32]}" if owner else "marginalia"
-        self._name = f"{self._prefix}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:16]}"
+        self._name = self._named(fingerprint)
+        self._opened: dict[str, Collection] = {}
         logging.getLogger("chromadb.telemetry").setLevel(logging.CRITICAL)
         with self._errors():
             self._client = self._connect()
-            self._collection = self._client.get_or_create_collection(
-                self._name,
-                embedding_function=None,  # never Chroma's own: it would be downloaded
-                configuration={"hnsw": {"space": metric, "ef_search": _EF, "ef_construction": _EF}},
-            )
-        space = (self._collection.configuration.get("hnsw") or {}).get("space")
-        if space != metric:  # Chroma opens an existing collection as it is, without a word
-            raise HomeDamaged(f"Chroma collection {self._name!r} measures {space!r}, not {metric}: delete it")
+            self._open("")
 
     def close(self) -> None:
         self._client.close()
 
     def upsert(
-        self, ids: Sequence[str], document_id: str | Sequence[str], vectors: Vectors | Sequence[Vectors]
+        self,
+        ids: Sequence[str],
+        document_id: str | Sequence[str],
+        vectors: Vectors | Sequence[Vectors],
+        collection: str = "",
     ) -> None:
         """(N,) ids and (N, D) vectors, of one document or of (N,) documents; batches of 5,000 are atomic."""
         documents = [document_id] * len(ids) if isinstance(document_id, str) else document_id
         for start in range(0, len(ids), _BATCH):
             batch = slice(start, start + _BATCH)
-            with self._errors():
-                self._collection.upsert(
-                    ids=list(ids[batch]),
-                    embeddings=np.asarray(vectors[batch], dtype=np.float32),
-                    metadatas=[{"document_id": document} for document in documents[batch]],
-                )
+            rows = np.asarray(vectors[batch], dtype=np.float32)
+            metadatas = [{"document_id": document} for document in documents[batch]]
+            self._in(collection, methodcaller("upsert", ids=list(ids[batch]), embeddings=rows, metadatas=metadatas))
 
-    def delete(self, document_id: str) -> None:
-        with self._errors():
-            self._collection.delete(where={"document_id": document_id})
-
-    def delete_ids(self, ids: Sequence[str]) -> None:
+    def delete_ids(self, ids: Sequence[str], collection: str = "") -> None:
         for start in range(0, len(ids), _BATCH):
-            with self._errors():
-                self._collection.delete(ids=list(ids[start : start + _BATCH]))
+            self._in(collection, methodcaller("delete", ids=list(ids[start : start + _BATCH])))
 
-    def search(self, vector: Vectors, k: int) -> Ranking:
+    def search(self, vector: Vectors, k: int, collection: str = "") -> Ranking:
         """The k nearest to (D,), with the metric as score: Chroma's distance is 1 minus it, for either."""
-        with self._errors():
-            k = min(k, self._collection.count())
-            if k <= 0:
-                return []
-            found = self._collection.query(query_embeddings=vector[None], n_results=k, include=["distances"])
+        k = min(k, self.count(collection))
+        if k <= 0:
+            return []
+        found = self._in(
+            collection, methodcaller("query", query_embeddings=vector[None], n_results=k, include=["distances"])
+        )
         distances = (found["distances"] or [[]])[0]
         return [(id, 1 - float(distance)) for id, distance in zip(found["ids"][0], distances, strict=True)]
 
-    def vectors(self, ids: Sequence[str]) -> Vectors:
+    def vectors(self, ids: Sequence[str], collection: str = "") -> Vectors:
         """(N,) -> (N, D) in the order of the ids; a row of zeros for one that is not there."""
         rows: dict[str, Vectors] = {}
         unique = list(dict.fromkeys(ids))
         for start in range(0, len(unique), _BATCH):
-            with self._errors():
-                found = self._collection.get(ids=unique[start : start + _BATCH], include=["embeddings"])
+            batch = unique[start : start + _BATCH]
+            found = self._in(collection, methodcaller("get", ids=batch, include=["embeddings"]))
             rows |= zip(found["ids"], np.asarray(found["embeddings"], dtype=np.float32), strict=True)
         dimensions = next(iter(rows.values())).shape[0] if rows else 0
         absent = np.zeros(dimensions, dtype=np.float32)
         return np.array([rows.get(id, absent) for id in ids], dtype=np.float32).reshape(len(ids), dimensions)
 
-    def ids(self) -> set[str]:
+    def ids(self, collection: str = "") -> set[str]:
         every: set[str] = set()
         while True:
-            with self._errors():
-                page = self._collection.get(limit=_PAGE, offset=len(every), include=[])["ids"]
+            page = self._in(collection, methodcaller("get", limit=_PAGE, offset=len(every), include=[]))["ids"]
             every.update(page)
             if len(page) < _PAGE:
                 return every
 
-    def count(self) -> int:
-        with self._errors():
-            return self._collection.count()
+    def count(self, collection: str = "") -> int:
+        return int(self._in(collection, methodcaller("count")))
 
-    def drop_others(self) -> None:
-        """Delete this owner's collections of other embedders."""
+    def drop(self, collection: str) -> None:
+        """All of a collection; none is no error."""
+        self._opened.pop(collection, None)
+        with self._errors(), contextlib.suppress(NotFoundError):
+            self._client.delete_collection(self._name_of(collection))
+
+    def collections(self) -> list[str]:
+        """Keys of those that are there, empty ones too."""
+        with self._errors():
+            names = [each.name for each in self._client.list_collections()]
+        return [name.removeprefix(self._name).removeprefix("-") for name in names if name.startswith(self._name)]
+
+    def drop_others(self, fingerprints: Sequence[str] = ()) -> None:
+        """Delete this owner's collections of embedders other than this one and those with these fingerprints."""
+        kept = {self._name, *map(self._named, fingerprints)}
         with self._errors():
             for collection in self._client.list_collections():
-                ours = re.fullmatch(rf"{self._prefix}-[0-9a-f]{{16}}", collection.name)
-                if ours and collection.name != self._name:
-                    self._client.delete_collection(collection.name)
+                ours = re.fullmatch(rf"({self._prefix}-[0-9a-f]{{16}})(-[0-9a-f]{{12}})?", collection.name)
+                if ours and ours[1] not in kept:
+                    with contextlib.suppress(NotFoundError):  # another process was quicker
+                        self._client.delete_collection(collection.name)
+
+    def _named(self, fingerprint: str) -> str:
+        return f"{self._prefix}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:16]}"
+
+    def _name_of(self, collection: str) -> str:
+        return f"{self._name}-{collection}" if collection else self._name
+
+    def _open(self, collection: str) -> Collection:
+        opened = self._client.get_or_create_collection(
+            self._name_of(collection),
+            embedding_function=None,  # never Chroma's own: it would be downloaded
+            configuration={"hnsw": {"space": self._metric, "ef_search": _EF, "ef_construction": _EF}},
+        )
+        space = (opened.configuration.get("hnsw") or {}).get("space")
+        if space != self._metric:  # Chroma opens an existing collection as it is, without a word
+            raise HomeDamaged(f"Chroma collection {opened.name!r} measures {space!r}, not {self._metric}: delete it")
+        self._opened[collection] = opened
+        return opened
+
+    def _in(self, collection: str, do: Callable[[Collection], Any]) -> Any:
+        """Once more where another process has deleted the collection, and perhaps made it again."""
+        with self._errors():
+            try:
+                return do(self._opened.get(collection) or self._open(collection))
+            except NotFoundError:
+                return do(self._open(collection))
 
     def _connect(self) -> Client:
         settings = Settings(anonymized_telemetry=False)
@@ -151,29 +190,79 @@ class Chroma:
                 f"the vectors in {self._where!r} cannot be used ({reason}): delete that folder, "
                 "and they are computed again from the catalogue"
             )
-        if isinstance(error, NotFoundError):
-            return StoreUnreachable(f"the Chroma server at {self._where} lost our vectors: start again")
         return StoreUnreachable(f"no Chroma server answers at {self._where} ({reason}): is it running?")
 
 
 class Dense:
-    """Passages by the embedder's metric between their vectors and the text's."""
+    """Passages by the embedder's metric between their vectors and the text's.
 
-    def __init__(self, embedder: Embedder, store: Chroma) -> None:
-        self._store = store
-        self.metric = embedder.metric
+    `space` is asked at each search: the embedder changes while it is running, once another's vectors are all there.
+    Of a small scope every vector is compared; for a larger one, so many more neighbours are asked for. At 100,000
+    passages and k = 100 either takes at most about 100 ms, mostly less; Chroma's `where` takes 80 to 320 ms.
+    """
+
+    def __init__(self, space: Callable[[], Space], catalogue: Catalogue) -> None:
+        self._space = space
+        self._catalogue = catalogue
         # A turn asks for each text twice: to search, and for similarities.
-        self._vector = lru_cache(maxsize=16)(lambda text: embedder.queries([text])[0])
+        self._vector = lru_cache(maxsize=16)(lambda embedder, text: embedder.queries([text])[0])
 
-    def search(self, text: str, k: int) -> Ranking:
-        return self._store.search(self._vector(text), k)
+    @property
+    def metric(self) -> Metric:
+        return self._space().embedder.metric
+
+    def search(self, text: str, k: int, scope: Scope = EVERYTHING) -> Ranking:
+        """Nothing where not every passage has its vector yet."""
+        space = self._space()
+        try:
+            return self._search(space, text, k, scope) if space.whole and k > 0 else []
+        except SetupError:
+            if (now := self._space()) == space:
+                raise
+            return self._search(now, text, k, scope)  # another embedder's vectors took the place of these
 
     def similarities(self, text: str, ids: Sequence[str]) -> list[float]:
         """(N,) exact, in the order of the ids; cosines lie in [-1, 1]; 0 for an id without a vector."""
-        if not ids:
-            return []
-        vectors = self._store.vectors(ids)
-        if not vectors.size:
+        space = self._space()
+        found = self._vectors(space, ids)
+        if missing := [] if space.whole else [id for id in ids if id not in found]:
+            passages = self._catalogue.passages(missing)
+            found |= zip(passages, space.embedder.passages(list(map(embedded, passages.values()))), strict=True)
+        if not found:
             return [0.0] * len(ids)
-        scores = vectors @ self._vector(text)
-        return [float(score) for score in (np.clip(scores, -1, 1) if self.metric == "cosine" else scores)]
+        query = self._vector(cast(Hashable, space.embedder), text)
+        scores = np.array([found[id] @ query if id in found else 0.0 for id in ids])
+        return [float(score) for score in (np.clip(scores, -1, 1) if space.embedder.metric == "cosine" else scores)]
+
+    def _vectors(self, space: Space, ids: Sequence[str]) -> dict[str, Vectors]:
+        found: dict[str, Vectors] = {}
+        for key, those in self._catalogue.places(ids).items():
+            found |= zip(those, space.store.vectors(those, key), strict=True)
+        return {id: vector for id, vector in found.items() if vector.any()}
+
+    def _search(self, space: Space, text: str, k: int, scope: Scope) -> Ranking:
+        vector, keys = self._vector(cast(Hashable, space.embedder), text), self._catalogue.keys_of(scope)
+
+        def nearest(n: int) -> Ranking:
+            return _best((found for key in keys for found in space.store.search(vector, n, key)), n)
+
+        def firsts(ids: Sequence[str]) -> dict[str, str]:
+            return self._catalogue.firsts(ids, scope)
+
+        within = self._catalogue.count(scope)
+        total = self._catalogue.count(Scope(collections=scope.collections))
+        enough = k * total // max(within, 1)  # neighbours, for k of the scope, if it lies anywhere
+        if within < total and within * _READING <= enough:
+            exact = self._exact(space, vector, scope)
+            return distinct(lambda n: exact[:n], firsts, k)
+        return distinct(nearest, firsts, k, enough)
+
+    def _exact(self, space: Space, vector: Vectors, scope: Scope) -> Ranking:
+        """Every passage of a small scope."""
+        found = self._vectors(space, self._catalogue.ids_within(scope))
+        scores = np.stack(list(found.values())) @ vector if found else np.zeros(0)
+        return _best(zip(found, map(float, scores), strict=True), len(found))
+
+
+def _best(found: Iterable[tuple[str, float]], n: int) -> Ranking:
+    return heapq.nlargest(n, found, key=lambda pair: pair[1])

@@ -7,6 +7,7 @@ from itertools import accumulate
 from chatbot.catalogue import Catalogue
 from chatbot.index.base import Ranking
 from chatbot.language import words
+from chatbot.scope import EVERYTHING, Scope
 
 _MOST_WORDS = 256  # of a query, whose time grows with their square: 0.4 s; 6 s for 16,000
 _MOST_OCCURRENCES = 50_000  # of a query's words together: about 50 ms, whatever the collection's size
@@ -22,10 +23,11 @@ class Lexical:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
-    def search(self, text: str, k: int) -> Ranking:
+    def search(self, text: str, k: int, scope: Scope = EVERYTHING) -> Ranking:
+        self._catalogue.keys_of(scope)  # raises for a collection that is not there
         occurrences = self._catalogue.occurrences(list(dict.fromkeys(words(text))))
         terms = _affordable(occurrences)
-        return self._catalogue.matching(terms, k) if terms and k > 0 else []
+        return self._catalogue.matching(terms, k, scope) if terms and k > 0 else []
 
 
 def _affordable(occurrences: dict[str, int]) -> list[str]:

@@ -21,7 +21,7 @@ from chatbot.errors import UnreadableData, WrongSetting
 from chatbot.generators.adapter import NOTE
 from chatbot.history import from_messages
 from chatbot.judged import rows_of
-from chatbot.knowledge import embedded
+from chatbot.passage import embedded
 from chatbot.progress import Progress as Fetching
 from chatbot.prompt import conversational
 from chatbot.rewrite import Verbatim

@@ -12,9 +12,8 @@ from chatbot.conversation import Conversation, Query
 from chatbot.embedders.base import Embedder, Vectors
 from chatbot.errors import UnreadableData
 from chatbot.history import from_messages
-from chatbot.knowledge import embedded
 from chatbot.language import detect
-from chatbot.passage import Hit, Passage
+from chatbot.passage import Hit, Passage, embedded
 from chatbot.prompt import Prompt, answer_prompts, chat_prompt, rewrite_prompt
 from chatbot.rag_token import log_prior
 from chatbot.rows import Row, messages

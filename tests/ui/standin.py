@@ -58,7 +58,9 @@ class Knowledge:
         *,
         name: str | None = None,
         replace: bool = False,
+        keep: bool = False,
         progress: Callable[[float, str], None] | None = None,
+        embedding: Callable[[int, int], None] | None = None,
     ) -> Outcome:
         name, text = name or Path(file).name, Path(file).read_text(encoding="utf-8")
         if progress:
