@@ -234,6 +234,7 @@ class Chatbot:
         if self._rebuild is not None:
             self.knowledge.stop()
             self._rebuild.join()
+        self.knowledge.close()
         self.embedder.close()
         self._store.close()
         self._catalogue.close()

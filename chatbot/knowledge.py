@@ -20,6 +20,7 @@ import time
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ from typing import Literal
 
 from chatbot.catalogue import Catalogue, Collection, Entry
 from chatbot.embedders.base import Embedder, Vectors
-from chatbot.errors import InputError, NameTaken, PackedFiles, UnknownDocument, UnreadableDocument
+from chatbot.errors import InputError, NameTaken, PackedFiles, SetupError, UnknownDocument, UnreadableDocument
 from chatbot.index.base import Space, VectorStore
 from chatbot.language import detect
 from chatbot.parse import Member, read, unpack
@@ -112,6 +113,8 @@ class KnowledgeBase:
         self._threads = threading.Lock()
         self._stopped = threading.Event()
         self._rebuilding: Rebuilding | None = None
+        self._behind = ThreadPoolExecutor(1, "scrub")
+        self._dirty = threading.Event()  # what was deleted is not overwritten yet
         if embedder_of(catalogue) is None:
             self.adopt()
 
@@ -223,12 +226,11 @@ class KnowledgeBase:
         return self._catalogue.find(_printable(name), collection)
 
     def delete(self, document_id: str) -> Entry:
-        """Raises UnknownDocument. What was deleted is overwritten, not only forgotten."""
+        """Raises UnknownDocument. What was deleted is overwritten, within a second or two."""
         with self._writing():
             ids, key = self._catalogue.passage_ids(document_id), self._key_of(document_id)
             entry = self._catalogue.delete(document_id)
             self._forget([document_id], ids, key)
-            self._catalogue.scrub()
         return entry
 
     def delete_collection(self, name: str) -> list[Entry]:
@@ -239,7 +241,6 @@ class KnowledgeBase:
             for space in self._spaces():
                 space.store.drop(key)
             self._forget([entry.id for entry in entries], [], key)
-            self._catalogue.scrub()
         return entries
 
     def rename_collection(self, name: str, new: str) -> None:
@@ -333,6 +334,11 @@ class KnowledgeBase:
     def stop(self) -> None:
         """Ends a `rebuild` that is running, after the batch at hand."""
         self._stopped.set()
+
+    def close(self) -> None:
+        """Returns when what was deleted is overwritten."""
+        self.stop()
+        self._behind.shutdown()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -440,6 +446,18 @@ class KnowledgeBase:
             space.store.delete_ids(ids, key)
         for document_id in documents:  # last: after a crash they tell what is left over
             shutil.rmtree(self._files / document_id, ignore_errors=True)
+        if not self._dirty.is_set():
+            self._dirty.set()
+            self._behind.submit(self._scrub)
+
+    def _scrub(self) -> None:
+        """Behind the caller's back: it takes a second at 100,000 passages. After a crash `reconcile` does it."""
+        try:
+            with self._writing():
+                self._dirty.clear()
+                self._catalogue.scrub()
+        except SetupError:
+            log.exception("what was deleted could not be overwritten yet")
 
     def _drop_strangers(self, store: VectorStore, known: dict[str, list[str]]) -> int:
         """How many vectors were of no passage."""

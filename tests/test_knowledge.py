@@ -59,6 +59,7 @@ class Home:
         self.dense = Dense(lambda: self.knowledge.space, self.catalogue)
 
     def close(self) -> None:
+        self.knowledge.close()
         self.store.close()
         self.catalogue.close()
 
@@ -217,6 +218,17 @@ def test_a_name_that_is_not_unicode_is_taken(home: Home, tmp_path: Path):
     file.write_text("coffee")
     home.knowledge.add(file)
     assert [each.name for each in home.knowledge.documents()] == ["caf?.txt"]
+
+
+def test_no_byte_of_what_was_deleted_or_replaced_is_left(folder: Path, tmp_path: Path):
+    home, file = Home(folder), tmp_path / "secret.md"
+    for words in ("Zanzibar holidays.", "Quetzal holidays."):
+        file.write_text(words)
+        home.knowledge.add(file, replace=True)
+    home.knowledge.delete(home.knowledge.documents()[0].id)
+    home.close()
+    left = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert b"anzibar" not in left and b"uetzal" not in left
 
 
 def test_reconciling_rebuilds_lost_vectors_and_removes_strangers(folder: Path, tmp_path: Path):
@@ -605,7 +617,7 @@ def test_killed_at_any_step_each_document_is_wholly_there_or_wholly_absent(tmp_p
     # The version that is there after a kill before each step that writes, and after none.
     assert run.stdout.splitlines() == [
         "add: none none none none old old",
-        "replace: old old old old new new new new",
+        "replace: old old old old new new new new new new",
         "delete: old none none none none none none",
     ]
 
@@ -650,6 +662,7 @@ def work(folder: Path, operation: str, steps: int) -> None:
         home.knowledge.delete(the.id)
     else:
         home.knowledge.add(folder / ("old" if operation == "add" else "new") / "the.md", replace=True)
+    home.knowledge.close()
 
 
 def state(folder: Path) -> str:
