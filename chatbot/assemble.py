@@ -7,7 +7,8 @@ import math
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from chatbot.catalogue import Catalogue, Entry
 from chatbot.conversation import Conversation
 from chatbot.dialogue import Dialogue
 from chatbot.embedders.base import Embedder, Metric
+from chatbot.embedders.cross import CrossEncoder
 from chatbot.embedders.dpr import DprEmbedder
 from chatbot.embedders.hashing import Hashing
 from chatbot.embedders.sentence import SentenceEmbedder
@@ -36,19 +38,20 @@ from chatbot.generators.scripted import Scripted
 from chatbot.history import History, from_messages
 from chatbot.index.base import Index
 from chatbot.index.chroma import Chroma, Dense
-from chatbot.index.lexical import Lexical
+from chatbot.index.lexical import Lexical, TfIdf
 from chatbot.knowledge import KnowledgeBase
 from chatbot.passage import Passage
 from chatbot.progress import Progress, silent
-from chatbot.retrieve import Finder, Given, Retriever, Shelf
-from chatbot.rewrite import ByGenerator, Rewriter, Verbatim
+from chatbot.retrieve import Finder, Given, Retriever, Shares, Shelf
+from chatbot.rewrite import ByGenerator, ByTerms, Rewriter, Verbatim, Vocabulary
 from chatbot.rows import Row, messages
 from chatbot.sampling import Sampling
 from chatbot.settings import Settings
 
 SAMPLE = Path(__file__).parent.parent / "data"
 SAMPLE_NAME = "en/getting-started.md"  # one of them
-ADAPTERS = Path(__file__).parent / "adapters"  # for the default generators, by name
+ADAPTERS = Path(__file__).parent / "adapters"  # for the default generator and embedder, by name
+READING = Shares(utterance=0.5, rewrite=0.5, context=1.0)  # with a query encoder: see docs/retrieval.md
 PACKAGED_SAMPLE = Path(__file__).parent / "sample"  # where an installed wheel has it
 
 
@@ -105,11 +108,12 @@ class Chatbot:
             if self._dialogue is None:
                 self._generator = generator(self.settings, progress)
                 least = least_confidence(self.settings, self._generator)
-                self._dialogue = dialogue(self.settings, self.retriever(), self._generator, least)
+                vocabulary = Lexical(self._catalogue)
+                self._dialogue = dialogue(self.settings, self.retriever(), self._generator, least, vocabulary)
             return self._dialogue
 
     def retriever(self) -> Retriever:
-        return retriever(self.settings, self.knowledge, Lexical(self._catalogue), self._dense)
+        return retriever(self.settings, self.knowledge, lexical(self.settings, self._catalogue), self._dense)
 
     def load_sample(self) -> bool:
         """Add the sample documents, if the knowledge base is empty and they never were; whether they are there."""
@@ -177,11 +181,25 @@ def embedder(chosen: Settings) -> Embedder:
     if chosen.embedder == "hashing":
         return Hashing()
     if not chosen.embedder.startswith("dpr:"):
-        return SentenceEmbedder(chosen.embedder, chosen.threads)
+        return SentenceEmbedder(chosen.embedder, chosen.threads, query_encoder(chosen))
     question, _, context = (part.strip() for part in chosen.embedder.removeprefix("dpr:").partition(","))
     if not question or not context:
         raise WrongSetting(f"embedder is {chosen.embedder!r}: write dpr:QUESTION,CONTEXT, each a folder or a hub id")
     return DprEmbedder(question, context, chosen.threads)
+
+
+def query_encoder(chosen: Settings) -> str | None:
+    """The folder of LoRA matrices with which the embedder reads conversations."""
+    if chosen.query_encoder in ("none", "auto"):
+        shipped = ADAPTERS / chosen.embedder
+        return str(shipped) if chosen.query_encoder == "auto" and shipped.is_dir() else None
+    return _adapter_folder("query_encoder", chosen.query_encoder)
+
+
+def _adapter_folder(name: str, folder: str) -> str:
+    if not (Path(folder) / "adapter_config.json").is_file():
+        raise WrongSetting(f"{name} {folder!r} is no folder of an adapter: it has no adapter_config.json")
+    return folder
 
 
 def generator(chosen: Settings, progress: Progress = silent) -> Generator:
@@ -220,9 +238,7 @@ def adapter(chosen: Settings) -> str | None:
     if chosen.adapter == "none":
         return None
     if chosen.adapter != "auto":
-        if not (Path(chosen.adapter) / "adapter_config.json").is_file():
-            raise WrongSetting(f"adapter {chosen.adapter!r} is no folder of an adapter: it has no adapter_config.json")
-        return chosen.adapter
+        return _adapter_folder("adapter", chosen.adapter)
     shipped = ADAPTERS / chosen.generator
     return str(shipped) if chosen.generator in models.WHEELS and shipped.is_dir() else None
 
@@ -279,8 +295,17 @@ def cores() -> int:
     return len({path.read_text() for path in siblings if path.exists()}) or len(usable)
 
 
-def rewriter(chosen: Settings, by: Generator) -> Rewriter:
-    return ByGenerator(by) if chosen.rewrite else Verbatim()
+def rewriter(chosen: Settings, by: Callable[[], Generator], vocabulary: Vocabulary | None = None) -> Rewriter:
+    """`by`: what answers, asked for only where it also rewrites. Raises WrongSetting or MissingModel."""
+    match chosen.rewriter:
+        case "none":
+            return Verbatim()
+        case "terms":
+            return ByTerms(vocabulary)
+        case "generator":
+            return ByGenerator(by())
+    trained = replace(chosen, adapter=_adapter_folder("rewriter", chosen.rewriter), passage_cache_disk_mb=0)
+    return ByGenerator(generator(trained))  # an engine of its own: its weights have the adapter merged in
 
 
 def prior(chosen: Settings, metric: Metric) -> tuple[float, float]:
@@ -291,9 +316,11 @@ def prior(chosen: Settings, metric: Metric) -> tuple[float, float]:
     return (chosen.temperature_of_prior, chosen.no_passage) if metric == "cosine" else (1.0, -math.inf)
 
 
-def dialogue(chosen: Settings, finder: Finder, by: Generator, least_confidence: float = 0.0) -> Dialogue:
+def dialogue(
+    chosen: Settings, finder: Finder, by: Generator, least_confidence: float = 0.0, vocabulary: Vocabulary | None = None
+) -> Dialogue:
     return Dialogue(
-        rewriter(chosen, by),
+        rewriter(chosen, lambda: by, vocabulary),
         finder,
         by,
         sampling=sampling(chosen),
@@ -320,15 +347,34 @@ def replies(chosen: Settings, by: Generator, rows: Sequence[Row], progress: Prog
         yield Outcome(row, turn.reply, withheld, tuple(event for event in events if isinstance(event, Token)))
 
 
-def retriever(chosen: Settings, shelf: Shelf, lexical: Index, dense: Dense) -> Retriever:
-    indexes: dict[str, list[Index]] = {"hybrid": [dense, lexical], "dense": [dense], "lexical": [lexical]}
+def lexical(chosen: Settings, catalogue: Catalogue) -> Index:
+    return TfIdf(catalogue) if chosen.lexical == "tfidf" else Lexical(catalogue)
+
+
+def retriever(chosen: Settings, shelf: Shelf, by_words: Index, dense: Dense) -> Retriever:
+    weighted: dict[str, list[tuple[Index, float]]] = {
+        "hybrid": [(dense, 1.0), (by_words, chosen.lexical_weight)],
+        "dense": [(dense, 1.0)],
+        "lexical": [(by_words, 1.0)],
+    }
+    indexes, weights = zip(*weighted[chosen.retriever], strict=True)
     temperature, no_passage = prior(chosen, dense.metric)
     return Retriever(
-        shelf, indexes[chosen.retriever], dense, k=chosen.k, temperature=temperature, no_passage=no_passage
+        shelf,
+        indexes,
+        dense,
+        weights=weights,
+        shares=READING if query_encoder(chosen) else Shares(),
+        reranker=CrossEncoder(chosen.reranker) if chosen.reranker else None,
+        k=chosen.k,
+        temperature=temperature,
+        no_passage=no_passage,
     )
 
 
-def collection(chosen: Settings, corpus: Iterable[Passage], folder: Path, progress: Progress = silent) -> Retriever:
+def collection(
+    chosen: Settings, corpus: Iterable[Passage], folder: Path, progress: Progress = silent
+) -> tuple[Retriever, Vocabulary]:
     """The product's retriever over a corpus of its own in `folder`; an index of the same corpus is used again."""
     passages = list({passage.id: passage for passage in corpus}.values())
     digest = hashlib.sha256(repr(passages).encode()).hexdigest()
@@ -344,7 +390,7 @@ def collection(chosen: Settings, corpus: Iterable[Passage], folder: Path, progre
     knowledge = KnowledgeBase(catalogue, store, embed, folder / "files")
     if chosen.retriever != "lexical":
         knowledge.reconcile(progress)
-    return retriever(chosen, knowledge, Lexical(catalogue), Dense(embed, store))
+    return retriever(chosen, knowledge, lexical(chosen, catalogue), Dense(embed, store)), Lexical(catalogue)
 
 
 def sample_folder() -> Path:

@@ -1,20 +1,21 @@
 """(conversation, utterance) -> Query: what to search for this turn.
 
-Only a turn that leans on what was said before is rewritten, by the generator itself (RAG-Token over one branch is
-plain decoding), and a rewrite that brings in words nobody said is not believed: the query is then the last
-utterance that stood alone and this one together. The raw utterance is searched beside whatever comes of it.
+Only a turn that leans on what was said before is rewritten: by words of the conversation, or by the generator itself
+(RAG-Token over one branch is plain decoding), whose rewrite is not believed where it brings in words nobody said. The
+raw utterance is searched beside whatever comes of it. See docs/retrieval.md for what each finds and costs.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from chatbot.conversation import Conversation, Query
+from chatbot.conversation import Conversation, Query, Turn
 from chatbot.generate import generate
 from chatbot.generators.base import Generator
 from chatbot.language import detect, words
-from chatbot.prompt import rewrite_prompt
+from chatbot.prompt import conversational, rewrite_prompt
 from chatbot.sampling import Sampling
 
 SMALL_TALK = re.compile(
@@ -39,38 +40,71 @@ LEANS = {
         "[它他她]|[这那此该其]|上述|上面|前者|后者|第[一二三四五]|同样|另外|其他|还有|然后|为什么[？?]?$|呢[？?]?$|^(那|而|但)"
     ),
 }
-SHORT = {"en": 3, "zh": 6}  # a follow-up of so few words (in Chinese: characters) is taken to lean on what came before
+TOLD = 5  # earlier utterances that history terms come from (Lin et al. 2020)
+MOST_TERMS = 4  # history terms: see docs/retrieval.md
+SHORT = {"en": 5, "zh": 8}  # a follow-up of so few words (in Chinese: characters) is taken to lean on what came before
 
 
 class Rewriter(Protocol):
     def rewrite(self, conversation: Conversation, utterance: str) -> Query: ...
 
 
+class Vocabulary(Protocol):
+    """What an index knows of words."""
+
+    def importance(self, words: Sequence[str]) -> Mapping[str, float]:
+        """How much each of these words, as `language.words` gives them, tells one passage from the others: idf.
+
+        Words that occur in no passage are left out.
+        """
+
+
 class Verbatim:
-    """Searches every utterance as it was typed."""
+    """Searches every utterance as it was typed; a greeting searches nothing."""
 
     def rewrite(self, conversation: Conversation, utterance: str) -> Query:
-        return Query(utterance, utterance, detect(utterance, conversation.language))
+        return _where_needed(conversation, utterance, lambda conversation, utterance, language: utterance)
+
+
+class ByTerms:
+    """Puts the words of earlier utterances that tell most before a turn that leans on them.
+
+    Historical query expansion (Lin et al. 2020, arXiv 2005.02230), with a word's importance in the index in place of
+    thresholds on BM25's score: those are of a collection, and a person's documents are of any size.
+    """
+
+    def __init__(self, vocabulary: Vocabulary | None = None) -> None:
+        """`vocabulary`: None where no index is known; all words but the commonest then count the same."""
+        self._vocabulary = vocabulary
+
+    def rewrite(self, conversation: Conversation, utterance: str) -> Query:
+        return _where_needed(conversation, utterance, self._write)
+
+    def _write(self, conversation: Conversation, utterance: str, language: str) -> str:
+        told = " ".join(turn.utterance for turn in _earlier(conversation)[-TOLD:])
+        known = set(words(utterance)) | FUNCTION_WORDS
+        spelt = {}  # by its stem; the latest spelling
+        for word in re.findall(r"\w+", told):
+            spelt |= dict.fromkeys((stem for stem in words(word) if stem not in known), word)
+        importance = dict.fromkeys(spelt, 1.0) if self._vocabulary is None else self._vocabulary.importance(list(spelt))
+        best = sorted(importance, key=lambda stem: -importance[stem])[:MOST_TERMS]
+        terms = dict.fromkeys(word if language != "zh" else stem for stem, word in spelt.items() if stem in best)
+        return " ".join([*terms, utterance])
 
 
 class ByGenerator:
-    """Greetings search nothing; a turn that leans on the conversation is rewritten by the generator."""
+    """Asks the generator for a question that stands alone."""
 
     def __init__(self, generator: Generator) -> None:
         self._generator = generator
 
     def rewrite(self, conversation: Conversation, utterance: str) -> Query:
-        language = detect(utterance, conversation.language)
-        if SMALL_TALK.fullmatch(utterance):
-            return Query(utterance, "", language)
-        asked = [turn for turn in conversation.turns if turn.query.text]
-        if not asked or not leans(utterance, language):
-            return Query(utterance, utterance, language)
+        return _where_needed(conversation, utterance, self._write)
+
+    def _write(self, conversation: Conversation, utterance: str, language: str) -> str:
+        """The raw utterance where what comes is no rewrite of it."""
         rewritten = self._generate(conversation, utterance, language)
-        if not believable(rewritten, conversation, utterance):
-            alone = [turn for turn in asked if not turn.query.rewritten] or asked
-            rewritten = f"{alone[-1].utterance} {utterance}"
-        return Query(utterance, rewritten, language)
+        return rewritten if believable(rewritten, conversation, utterance) else utterance
 
     def _generate(self, conversation: Conversation, utterance: str, language: str) -> str:
         prompt = rewrite_prompt(conversation, utterance, language)
@@ -80,6 +114,25 @@ class ByGenerator:
             if "\n" in text.strip():
                 break
         return text.strip().partition("\n")[0].strip()
+
+
+Write = Callable[[Conversation, str, str], str]  # conversation, utterance, language -> the text to search
+
+
+def _where_needed(conversation: Conversation, utterance: str, write: Write) -> Query:
+    """A greeting searches nothing; only a turn that leans on the conversation is rewritten."""
+    language = detect(utterance, conversation.language)
+    if SMALL_TALK.fullmatch(utterance):
+        return Query(utterance, "", language)
+    if not _earlier(conversation) or not leans(utterance, language):
+        return Query(utterance, utterance, language)
+    context = conversational(conversation, utterance)
+    return Query(utterance, write(conversation, utterance, language).strip() or utterance, language, context)
+
+
+def _earlier(conversation: Conversation) -> list[Turn]:
+    """The turns that asked something."""
+    return [turn for turn in conversation.turns if turn.query.text]
 
 
 def leans(utterance: str, language: str) -> bool:
