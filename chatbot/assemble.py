@@ -304,8 +304,8 @@ def rewriter(chosen: Settings, by: Callable[[], Generator], vocabulary: Vocabula
             return ByTerms(vocabulary)
         case "generator":
             return ByGenerator(by())
-    trained = replace(chosen, adapter=_adapter_folder("rewriter", chosen.rewriter), passage_cache_disk_mb=0)
-    return ByGenerator(generator(trained))  # an engine of its own: its weights have the adapter merged in
+    trained = replace(chosen, adapter=_adapter_folder("rewriter", chosen.rewriter))
+    return ByGenerator(generator(trained), worked=False)  # an engine of its own: the adapter is merged into its weights
 
 
 def prior(chosen: Settings, metric: Metric) -> tuple[float, float]:

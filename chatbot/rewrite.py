@@ -40,8 +40,9 @@ LEANS = {
         "[它他她]|[这那此该其]|上述|上面|前者|后者|第[一二三四五]|同样|另外|其他|还有|然后|为什么[？?]?$|呢[？?]?$|^(那|而|但)"
     ),
 }
-TOLD = 5  # earlier utterances that history terms come from (Lin et al. 2020)
+TOLD = 9  # earlier utterances that history terms come from: see docs/retrieval.md
 MOST_TERMS = 4  # history terms: see docs/retrieval.md
+LONG = 400  # characters: who writes so much says what it is about
 SHORT = {"en": 5, "zh": 8}  # a follow-up of so few words (in Chinese: characters) is taken to lean on what came before
 
 
@@ -93,10 +94,11 @@ class ByTerms:
 
 
 class ByGenerator:
-    """Asks the generator for a question that stands alone."""
+    """Asks the generator for a question that stands alone. `worked`: with examples, which a trained one needs not."""
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: Generator, worked: bool = True) -> None:
         self._generator = generator
+        self._worked = worked
 
     def rewrite(self, conversation: Conversation, utterance: str) -> Query:
         return _where_needed(conversation, utterance, self._write)
@@ -107,7 +109,7 @@ class ByGenerator:
         return rewritten if believable(rewritten, conversation, utterance) else utterance
 
     def _generate(self, conversation: Conversation, utterance: str, language: str) -> str:
-        prompt = rewrite_prompt(conversation, utterance, language)
+        prompt = rewrite_prompt(conversation, utterance, language, self._worked)
         text = ""
         for token in generate(self._generator, [prompt], [1.0], Sampling(max_tokens=48)):
             text += token.text
@@ -136,7 +138,9 @@ def _earlier(conversation: Conversation) -> list[Turn]:
 
 
 def leans(utterance: str, language: str) -> bool:
-    """Whether a turn seems to need the conversation to be understood. Errs towards yes."""
+    """Whether a turn seems to need the conversation to be understood. Errs towards yes, but for pasted text."""
+    if len(utterance) > LONG:
+        return False
     size = len(re.findall(r"\w", utterance)) if language == "zh" else len(re.findall(r"\w+", utterance))
     pattern = LEANS.get(language, LEANS["en"])
     return size <= SHORT.get(language, SHORT["en"]) or bool(pattern.search(utterance))

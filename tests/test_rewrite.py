@@ -10,7 +10,7 @@ import pytest
 from chatbot.conversation import Conversation
 from chatbot.generators.scripted import Scripted
 from chatbot.history import from_messages
-from chatbot.prompt import BETWEEN, ENCODED_LENGTH, conversational
+from chatbot.prompt import BETWEEN, ENCODED_LENGTH, Prompt, conversational
 from chatbot.rewrite import ByGenerator, ByTerms, Rewriter, Verbatim
 
 TALK = [("Who wrote Hamlet?", "William Shakespeare."), ("Which theatre staged the play?", "The Globe in London.")]
@@ -117,6 +117,25 @@ def test_a_query_encoder_reads_the_turn_first_then_the_last_reply_and_what_was_s
         "Who wrote Hamlet?",
         "William Shakespeare.",
     ]
+
+
+def test_pasted_text_stands_alone_though_it_says_it() -> None:
+    query = ByTerms(Rare(hamlet=3.0)).rewrite(talk(), "Is it true? " + "The play was staged again and again. " * 30)
+    assert not query.leans
+
+
+def test_a_trained_rewriter_gets_no_worked_examples() -> None:
+    seen = []
+
+    def script(prompt: Prompt) -> str:
+        seen.append(prompt)
+        return "When was William Shakespeare born?"
+
+    for worked in (True, False):
+        query = ByGenerator(Scripted(script), worked).rewrite(talk(TALK[:1]), "When was he born?")
+        assert query.searches == ("When was William Shakespeare born?", "When was he born?")
+    assert [bool(prompt.conversation) for prompt in seen] == [True, False]
+    assert seen[0].query == seen[1].query
 
 
 def test_a_turn_that_stands_alone_has_no_conversation_to_encode() -> None:

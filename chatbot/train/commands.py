@@ -134,7 +134,7 @@ def train_rewriter(chosen: Settings, options: Options, fetching: Fetching, repor
     learned, measured = _rows(options, read_rows)
     branches, folder = _branches(chosen, options, fetching)
     maker = Maker(branches, REFUSAL)
-    examples, told = ([maker.rewrite(row) for row in rows] for rows in (learned, measured))
+    examples, told = ([maker.rewrite(row, worked=False) for row in rows] for rows in (learned, measured))
     task = _Task(
         Losses(branches, (), Objective(smoothing=options.objective.smoothing)),
         lambda number: batches(examples, options.batch, options.schedule.seed + number),
