@@ -331,6 +331,7 @@ def eval_retrieval(options: argparse.Namespace) -> int:
 def eval_rewrite(options: argparse.Namespace) -> int:
     from chatbot import assemble
     from chatbot.history import from_messages
+    from chatbot.rewrite import Counted
     from chatbot.rewrites import Rewrite, figures
     from chatbot.rows import messages, read_rows
 
@@ -340,7 +341,8 @@ def eval_rewrite(options: argparse.Namespace) -> int:
         raise UnreadableData(f"{options.data.name!r} row {other.number} has no 'rewrite' to measure against")
     told = [(from_messages(list(messages(row))), row.question) for row in rows]
     with _bar() as progress:
-        rewriter = assemble.rewriter(chosen, partial(assemble.generator, chosen, progress))
+        said = Counted(text for row in rows for pair in row.history for text in pair)  # in place of an index
+        rewriter = assemble.rewriter(chosen, partial(assemble.generator, chosen, progress), said)
         started, queries = time.perf_counter(), []
         for done, (conversation, utterance) in enumerate(told):
             progress(done / len(told), "rewriting")

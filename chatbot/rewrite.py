@@ -7,8 +7,10 @@ raw utterance is searched beside whatever comes of it. See docs/retrieval.md for
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from chatbot.conversation import Conversation, Query, Turn
@@ -58,6 +60,18 @@ class Vocabulary(Protocol):
 
         Words that occur in no passage are left out.
         """
+
+
+class Counted:
+    """The vocabulary of texts at hand, where there is no index."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        held = [set(words(text)) for text in texts]
+        self._texts = len(held)
+        self._holding = Counter(word for each in held for word in each)
+
+    def importance(self, words: Sequence[str]) -> dict[str, float]:
+        return {word: math.log(1 + self._texts / self._holding[word]) for word in words if word in self._holding}
 
 
 class Verbatim:

@@ -125,7 +125,7 @@ def test_rewrites_are_held_to_those_that_people_made(run: Run, tmp_path: Path) -
     said = ["Who wrote Hamlet?", "William Shakespeare."]
     rows = [
         {"history": said, "utterance": "Where was it staged?", "rewrite": "Where was Hamlet staged?"},
-        {"history": [], "utterance": "Who wrote Hamlet?", "rewrite": "Who wrote Hamlet?"},
+        {"history": [], "utterance": "Who wrote Hamlet?", "rewrite": "Who wrote Hamlet?", "answer": "Shakespeare"},
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = printed(run("eval", "rewrite", "--data", "rows.jsonl", "--json"))

@@ -3,9 +3,9 @@
     python docs/examples/rewriting_rows.py --qrecc qrecc_train.jsonl --canard canard_dev.jsonl --chinese zh_train.jsonl
         --without qrecc_dev.jsonl --out rows
 
-Writes rows/rewriter.jsonl (QReCC, and a sample of the Chinese rows), rows/encoder.jsonl (QReCC and CANARD, English: the
-default embedder knows no Chinese) and rows/encoder-dev.jsonl. Rows without a history are left out, since nothing could be
-learned from them, and conversations that begin as one of `--without` does.
+Writes rows/rewriter.jsonl (QReCC, and a sample of the Chinese rows), rows/encoder.jsonl (QReCC and CANARD, English:
+the default embedder knows no Chinese) and rows/encoder-dev.jsonl. Rows without a history are left out, since nothing
+could be learned from them, and conversations that begin as one of `--without` does.
 """
 
 from __future__ import annotations
