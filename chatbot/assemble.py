@@ -29,6 +29,7 @@ from chatbot.embedders.base import Embedder, Metric
 from chatbot.embedders.cross import CrossEncoder
 from chatbot.embedders.dpr import DprEmbedder
 from chatbot.embedders.hashing import Hashing
+from chatbot.embedders.sentence import DEFAULT as DEFAULT_EMBEDDER
 from chatbot.embedders.sentence import SentenceEmbedder
 from chatbot.errors import HomeDamaged, HomeInUse, UnreadableData, WrongSetting
 from chatbot.events import Answered, Event, Token
@@ -190,9 +191,16 @@ def embedder(chosen: Settings) -> Embedder:
 
 def query_encoder(chosen: Settings) -> str | None:
     """The folder of LoRA matrices with which the embedder reads conversations."""
-    if chosen.query_encoder in ("none", "auto"):
-        shipped = ADAPTERS / chosen.embedder
-        return str(shipped) if chosen.query_encoder == "auto" and shipped.is_dir() else None
+    if chosen.query_encoder == "auto":
+        shipped = ADAPTERS / DEFAULT_EMBEDDER
+        return str(shipped) if chosen.embedder == DEFAULT_EMBEDDER and shipped.is_dir() else None
+    if chosen.query_encoder == "none":
+        return None
+    if chosen.embedder == "hashing" or chosen.embedder.startswith("dpr:"):
+        raise WrongSetting(
+            f"query_encoder is {chosen.query_encoder!r} and embedder {chosen.embedder!r}: only an embedder of "
+            "sentence-transformers takes one, set query_encoder=none"
+        )
     return _adapter_folder("query_encoder", chosen.query_encoder)
 
 

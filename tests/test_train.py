@@ -384,6 +384,7 @@ def test_matrices_for_reading_conversations_are_trained_and_kept_apart(tmp_path:
     flags = ("--rank", "4", "--layers", "1", "--ranking", "0.1", "--learning-rate", "0.01", "--epochs", "3")
     assert train(tmp_path, tiny_llama, "retriever", TURNS, *flags) == 0
     assert (tmp_path / "out" / "adapter_model.safetensors").stat().st_size < 200_000
+    assert str(SentenceEmbedder().folder) not in (tmp_path / "out" / "adapter_config.json").read_text()
     talk = conversational(from_messages([("user", "who"), ("assistant", "me")]), "when")
     wanted = SentenceEmbedder().queries(["when me"])
     before = SentenceEmbedder().queries([talk]) @ wanted.T

@@ -55,6 +55,8 @@ class QueryEncoder(nn.Module):
         which encodes queries by what was learned and passages as before.
         """
         if self._adapter is not None:
+            for config in self._adapter.peft_config.values():
+                config.base_model_name_or_path = ""  # not the folder on this machine
             save_adapter(self._adapter, folder)
             return
         parts: dict[str, list[Any]] = {"query": list(self.query), "document": list(self._documents)}
