@@ -18,16 +18,12 @@ class Query:
     utterance: str  # as typed
     text: str  # equal to the utterance where it stands alone already
     language: str  # ISO 639-1
-    context: str = ""  # the utterance with its conversation, as `prompt.conversational` puts it; empty: stands alone
+    context: str = ""  # the utterance with its conversation, as `prompt.conversational` puts it; empty: a first turn
+    leans: bool = False  # whether the conversation is needed to understand it
 
     @property
     def rewritten(self) -> bool:
         return self.text != self.utterance
-
-    @property
-    def leans(self) -> bool:
-        """Whether the conversation is needed to understand it."""
-        return self.rewritten or bool(self.context)
 
     @property
     def searches(self) -> tuple[str, ...]:

@@ -79,7 +79,7 @@ def answer_prompts(
     A question that stands alone is put alone: to a small model, what was said before is one more thing to mix up.
     """
     put = words_for(query.language)
-    told = _recent(conversation) if query.leans else ()
+    told = _recent(conversation) if query.leans or query.rewritten else ()
     asked = query.utterance if query.text.endswith(query.utterance) else query.text  # two questions get one answer
     reads = [*([place] for place in range(len(hits))), []] if reads is None else reads
     branches = [_together([hits[place].passage for place in places]) for places in reads]

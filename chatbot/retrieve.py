@@ -41,11 +41,12 @@ class Finder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How much each text of a query counts in the fusion, of a turn that leans on the conversation."""
+    """How much each text of a query counts in the fusion, for a turn that leans on the conversation."""
 
     utterance: float = 1.0
     rewrite: float = 1.0
     context: float = 0.0  # dense only
+    background: float = 0.0  # the context of a turn that stands alone, whose utterance counts 1
 
 
 class Retriever:
@@ -91,7 +92,7 @@ class Retriever:
 
     def _searches(self, query: Query) -> list[tuple[Index, str, float]]:
         """(index, text, weight); a text of no weight is not searched."""
-        shares = {query.utterance: 1.0} if query.text == query.utterance else self._both(query)
+        shares = self._both(query) if query.rewritten else {query.utterance: 1.0}
         return [
             (index, text, weight * share)
             for index, weight in zip(self._indexes, self._weights, strict=True)
@@ -103,7 +104,8 @@ class Retriever:
         return {query.text: self._shares.rewrite, query.utterance: self._shares.utterance} if query.text else {}
 
     def _context(self, query: Query, index: Index) -> dict[str, float]:
-        return {query.context: self._shares.context} if query.context and index is self._similarity else {}
+        share = self._shares.context if query.leans else self._shares.background
+        return {query.context: share} if query.context and index is self._similarity else {}
 
     def _again(self, query: Query, ranking: Ranking) -> Ranking:
         """The best in the reranker's order, by its scores; then the others as they were."""
@@ -127,7 +129,7 @@ class Retriever:
         return weighed(hits, self._temperature, self._no_passage)
 
     def _similarities(self, query: Query, ids: Sequence[str]) -> list[list[float]]:
-        texts = [*query.searches, *([query.context] if query.context and self._shares.context else [])]
+        texts = [*query.searches, *([query.context] if query.leans and self._shares.context else [])]
         return [self._similarity.similarities(text, ids) for text in texts]
 
 

@@ -140,10 +140,12 @@ def _where_needed(conversation: Conversation, utterance: str, write: Write) -> Q
     language = detect(utterance, conversation.language)
     if SMALL_TALK.fullmatch(utterance):
         return Query(utterance, "", language)
-    if not _earlier(conversation) or not leans(utterance, language):
+    if not _earlier(conversation):
         return Query(utterance, utterance, language)
     context = conversational(conversation, utterance)
-    return Query(utterance, write(conversation, utterance, language).strip() or utterance, language, context)
+    if not leans(utterance, language):
+        return Query(utterance, utterance, language, context)
+    return Query(utterance, write(conversation, utterance, language).strip() or utterance, language, context, True)
 
 
 def _earlier(conversation: Conversation) -> list[Turn]:

@@ -106,13 +106,15 @@ def test_of_two_indexes_the_heavier_decides() -> None:
 def test_a_turn_with_its_conversation_is_searched_by_the_dense_index_alone() -> None:
     dense, lexical = Fixed({"raw": "a", "context": "c"}), Fixed({"raw": "b", "context": "d"})
     retriever = Retriever(dense, [dense, lexical], dense, shares=Shares(1.0, 1.0, 3.0))
-    assert ranked(retriever, Query("raw", "raw", "en", "context")) == "cab"
-    assert ranked(retriever, Query("raw", "raw", "en")) == "ab"
+    assert ranked(retriever, Query("raw", "raw", "en", "context", True)) == "cab"
+    assert ranked(retriever, Query("raw", "raw", "en", "context")) == "ab"
+    background = Retriever(dense, [dense, lexical], dense, shares=Shares(background=0.5))
+    assert ranked(background, Query("raw", "raw", "en", "context")) == "abc"
 
 
 def test_without_a_query_encoder_no_conversation_is_searched() -> None:
     dense = Fixed({"raw": "a", "context": "c"})
-    assert ranked(Retriever(dense, [dense], dense), Query("raw", "raw", "en", "context")) == "a"
+    assert ranked(Retriever(dense, [dense], dense), Query("raw", "raw", "en", "context", True)) == "a"
 
 
 def test_what_counts_nothing_is_not_searched() -> None:

@@ -138,7 +138,10 @@ def test_a_trained_rewriter_gets_no_worked_examples() -> None:
     assert seen[0].query == seen[1].query
 
 
-def test_a_turn_that_stands_alone_has_no_conversation_to_encode() -> None:
-    query = ByTerms().rewrite(talk(), "What is the capital city of the state of Victoria?")
+def test_a_turn_that_stands_alone_is_not_rewritten_but_may_be_read_with_its_conversation() -> None:
+    asked = "What is the capital city of the state of Victoria?"
+    query = ByTerms().rewrite(talk(), asked)
     assert not query.leans
-    assert query.context == ""
+    assert query.searches == (asked,)
+    assert query.context.startswith(asked)
+    assert ByTerms().rewrite(Conversation(), asked).context == ""
