@@ -52,7 +52,7 @@ from chatbot.settings import Settings
 SAMPLE = Path(__file__).parent.parent / "data"
 SAMPLE_NAME = "en/getting-started.md"  # one of them
 ADAPTERS = Path(__file__).parent / "adapters"  # for the default generator and embedder, by name
-READING = Shares(utterance=0.5, rewrite=0.5, context=1.0)  # with a query encoder: see docs/retrieval.md
+UTTERANCE = {"terms": 0.25}  # share of the raw turn; half for a rewrite that might leave its words out
 PACKAGED_SAMPLE = Path(__file__).parent / "sample"  # where an installed wheel has it
 
 
@@ -359,6 +359,12 @@ def lexical(chosen: Settings, catalogue: Catalogue) -> Index:
     return TfIdf(catalogue) if chosen.lexical == "tfidf" else Lexical(catalogue)
 
 
+def shares(chosen: Settings) -> Shares:
+    """Fitted on QReCC and MTRAG-S: see docs/retrieval.md."""
+    reads = 1.0 if query_encoder(chosen) else 0.0
+    return Shares(UTTERANCE.get(chosen.rewriter, 0.5), rewrite=1.0, context=reads, background=reads)
+
+
 def retriever(chosen: Settings, shelf: Shelf, by_words: Index, dense: Dense) -> Retriever:
     weighted: dict[str, list[tuple[Index, float]]] = {
         "hybrid": [(dense, 1.0), (by_words, chosen.lexical_weight)],
@@ -372,7 +378,7 @@ def retriever(chosen: Settings, shelf: Shelf, by_words: Index, dense: Dense) -> 
         indexes,
         dense,
         weights=weights,
-        shares=READING if query_encoder(chosen) else Shares(),
+        shares=shares(chosen),
         reranker=CrossEncoder(chosen.reranker) if chosen.reranker else None,
         k=chosen.k,
         temperature=temperature,

@@ -48,7 +48,7 @@ class Settings:
         "bm25", "How the lexical index ranks; `tfidf` is for comparisons.", choices=("bm25", "tfidf")
     )
     lexical_weight: float = _setting(
-        1.0, "Weight of the lexical ranking beside the dense one, with `hybrid`.", low=0, high=100
+        0.7, "Weight of the lexical ranking beside the dense one, with `hybrid`.", low=0, high=100
     )
     query_encoder: str = _setting(
         "auto",
