@@ -98,7 +98,7 @@ class ByTerms:
     def _write(self, conversation: Conversation, utterance: str, language: str) -> str:
         told = " ".join(turn.utterance for turn in _earlier(conversation)[-TOLD:])
         known = set(words(utterance)) | FUNCTION_WORDS
-        spelt = {}  # by its stem; the latest spelling
+        spelt: dict[str, str] = {}  # by its stem; the latest spelling
         for word in re.findall(r"\w+", told):
             spelt |= dict.fromkeys((stem for stem in words(word) if stem not in known), word)
         importance = dict.fromkeys(spelt, 1.0) if self._vocabulary is None else self._vocabulary.importance(list(spelt))
@@ -163,11 +163,15 @@ def leans(utterance: str, language: str) -> bool:
 
 
 def believable(rewritten: str, conversation: Conversation, utterance: str) -> bool:
-    """Whether a rewrite is of a question's length, keeps what was asked, and adds only words that were said."""
+    """Whether it is of a question's length, keeps half of the words that ask, and adds only words that were said."""
     if not rewritten or len(rewritten) > 2 * len(utterance) + 200:
         return False
     said = " ".join(f"{turn.utterance} {turn.query.text} {turn.reply.text}" for turn in conversation.turns)
     if any(rewritten == turn.query.text for turn in conversation.turns):
+        return False
+    pointing = LEANS.get(detect(utterance, conversation.language), LEANS["en"])
+    asked = _terms(pointing.sub(" ", utterance)) - FUNCTION_WORDS
+    if 2 * len(asked & _terms(rewritten)) < len(asked):
         return False
     return _terms(rewritten) <= _terms(f"{utterance} {said}") | FUNCTION_WORDS
 

@@ -124,7 +124,11 @@ def test_help_is_quick_and_names_every_command(run: Run) -> None:
 def test_rewrites_are_held_to_those_that_people_made(run: Run, tmp_path: Path) -> None:
     said = ["Who wrote Hamlet?", "William Shakespeare."]
     rows = [
-        {"history": said, "utterance": "Where was it staged?", "rewrite": "Where was Hamlet staged?"},
+        {
+            "history": said,
+            "utterance": "Where in London was it staged first?",
+            "rewrite": "Where in London was Hamlet staged first?",
+        },
         {"history": [], "utterance": "Who wrote Hamlet?", "rewrite": "Who wrote Hamlet?", "answer": "Shakespeare"},
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -68,6 +68,13 @@ def test_where_the_generator_does_not_rewrite_the_raw_turn_is_searched(said: str
     assert query.leans
 
 
+def test_a_rewrite_that_asks_for_something_else_is_not_searched() -> None:
+    asked = "When was he crowned king of Denmark?"
+    for said, searched in (("Who wrote the play Hamlet?", asked), ("When was Hamlet crowned king of Denmark?", "")):
+        query = ByGenerator(Scripted(lambda prompt, said=said: said)).rewrite(talk(), asked)
+        assert query.text == (searched or said)
+
+
 @pytest.mark.parametrize("greeting", ["thanks!", "Thank you very much", "ok", "谢谢"])
 def test_thanks_search_nothing(greeting: str) -> None:
     assert {rewriter.rewrite(talk(), greeting).searches for rewriter in rewriters()} == {()}

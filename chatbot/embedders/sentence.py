@@ -116,7 +116,7 @@ class SentenceEmbedder:
         from peft import PeftModel
 
         frozen = {id(weights): weights for weights in model[0].model.get_input_embeddings().parameters()}
-        adapted = copy.deepcopy(model, memo=frozen)  # type: ignore[arg-type]
+        adapted = copy.deepcopy(model, memo=frozen)
         try:
             adapted[0].model = PeftModel.from_pretrained(adapted[0].model, str(self._conversations)).merge_and_unload()
         except NOT_LOADED as error:
