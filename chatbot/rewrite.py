@@ -145,7 +145,7 @@ def _where_needed(conversation: Conversation, utterance: str, write: Write) -> Q
     context = conversational(conversation, utterance)
     if not leans(utterance, language):
         return Query(utterance, utterance, language, context)
-    return Query(utterance, write(conversation, utterance, language).strip() or utterance, language, context, True)
+    return Query(utterance, write(conversation, utterance, language), language, context, True)
 
 
 def _earlier(conversation: Conversation) -> list[Turn]:
