@@ -29,9 +29,11 @@ from chatbot.catalogue import Catalogue, Entry
 from chatbot.conversation import Conversation
 from chatbot.dialogue import Dialogue
 from chatbot.embedders.base import Embedder, Metric
+from chatbot.embedders.cross import CrossEncoder
 from chatbot.embedders.dpr import DprEmbedder
 from chatbot.embedders.hashing import Hashing
 from chatbot.embedders.process import Apart
+from chatbot.embedders.sentence import DEFAULT as DEFAULT_EMBEDDER
 from chatbot.embedders.sentence import SentenceEmbedder
 from chatbot.errors import HomeDamaged, HomeInUse, InputError, SetupError, UnreadableData, WrongSetting
 from chatbot.events import Answered, Event, Token
@@ -42,14 +44,14 @@ from chatbot.generators.scripted import Scripted
 from chatbot.history import History, from_messages
 from chatbot.index.base import Index, Space
 from chatbot.index.chroma import Chroma, Dense
-from chatbot.index.lexical import Lexical
+from chatbot.index.lexical import Lexical, TfIdf
 from chatbot.ingestion import Ingestion
 from chatbot.knowledge import KnowledgeBase, embedder_of
 from chatbot.knowledge import Outcome as Added
 from chatbot.passage import Passage
 from chatbot.progress import Progress, silent
-from chatbot.retrieve import Finder, Given, Retriever, Shelf
-from chatbot.rewrite import ByGenerator, Rewriter, Verbatim
+from chatbot.retrieve import Finder, Given, Retriever, Shares, Shelf
+from chatbot.rewrite import ByGenerator, ByTerms, Rewriter, Verbatim, Vocabulary
 from chatbot.rows import Row, messages
 from chatbot.sampling import Sampling
 from chatbot.scope import DEFAULT, EVERYTHING, Scope
@@ -57,7 +59,8 @@ from chatbot.settings import Settings
 
 SAMPLE = Path(__file__).parent.parent / "data"
 SAMPLE_NAME = "en/getting-started.md"  # one of them
-ADAPTERS = Path(__file__).parent / "adapters"  # for the default generators, by name
+ADAPTERS = Path(__file__).parent / "adapters"  # for the default generator and embedder, by name
+UTTERANCE = {"terms": 0.25}  # share of the raw turn; half for a rewrite that might leave its words out
 PACKAGED_SAMPLE = Path(__file__).parent / "sample"  # where an installed wheel has it
 
 log = logging.getLogger(__name__)
@@ -136,11 +139,12 @@ class Chatbot:
                 self._generator = generator(self.settings, progress)
             if self._dialogue is None:
                 least = least_confidence(self.settings, self._generator)
-                self._dialogue = dialogue(self.settings, self.retriever(), self._generator, least)
+                vocabulary = Lexical(self._catalogue)
+                self._dialogue = dialogue(self.settings, self.retriever(), self._generator, least, vocabulary)
             return self._dialogue
 
     def retriever(self) -> Retriever:
-        return retriever(self.settings, self.knowledge, Lexical(self._catalogue), self._dense)
+        return retriever(self.settings, self.knowledge, lexical(self.settings, self._catalogue), self._dense)
 
     def add_all(
         self,
@@ -297,7 +301,7 @@ def maker(chosen: Settings) -> Callable[[], Embedder]:
     if chosen.embedder == "hashing":
         return Hashing
     if not chosen.embedder.startswith("dpr:"):
-        return partial(SentenceEmbedder, chosen.embedder, chosen.threads)
+        return partial(SentenceEmbedder, chosen.embedder, chosen.threads, query_encoder(chosen))
     question, _, context = (part.strip() for part in chosen.embedder.removeprefix("dpr:").partition(","))
     if not question or not context:
         raise WrongSetting(f"embedder is {chosen.embedder!r}: write dpr:QUESTION,CONTEXT, each a folder or a hub id")
@@ -323,6 +327,27 @@ def earlier(chosen: Settings, now: Embedder, catalogue: Catalogue) -> Space | No
         reason = str(error)
     log.warning("passages are found by their words alone until the new vectors are there: %s (%s)", name, reason)
     return None
+
+
+def query_encoder(chosen: Settings) -> str | None:
+    """The folder of LoRA matrices with which the embedder reads conversations."""
+    if chosen.query_encoder == "auto":
+        shipped = ADAPTERS / DEFAULT_EMBEDDER
+        return str(shipped) if chosen.embedder == DEFAULT_EMBEDDER and shipped.is_dir() else None
+    if chosen.query_encoder == "none":
+        return None
+    if chosen.embedder == "hashing" or chosen.embedder.startswith("dpr:"):
+        raise WrongSetting(
+            f"query_encoder is {chosen.query_encoder!r} and embedder {chosen.embedder!r}: only an embedder of "
+            "sentence-transformers takes one, set query_encoder=none"
+        )
+    return _adapter_folder("query_encoder", chosen.query_encoder)
+
+
+def _adapter_folder(name: str, folder: str) -> str:
+    if not (Path(folder) / "adapter_config.json").is_file():
+        raise WrongSetting(f"{name} {folder!r} is no folder of an adapter: it has no adapter_config.json")
+    return folder
 
 
 def generator(chosen: Settings, progress: Progress = silent) -> Generator:
@@ -365,9 +390,7 @@ def adapter(chosen: Settings) -> str | None:
     if chosen.adapter == "none":
         return None
     if chosen.adapter != "auto":
-        if not (Path(chosen.adapter) / "adapter_config.json").is_file():
-            raise WrongSetting(f"adapter {chosen.adapter!r} is no folder of an adapter: it has no adapter_config.json")
-        return chosen.adapter
+        return _adapter_folder("adapter", chosen.adapter)
     shipped = ADAPTERS / chosen.generator
     return str(shipped) if chosen.generator in models.WHEELS and shipped.is_dir() else None
 
@@ -424,8 +447,17 @@ def cores() -> int:
     return len({path.read_text() for path in siblings if path.exists()}) or len(usable)
 
 
-def rewriter(chosen: Settings, by: Generator) -> Rewriter:
-    return ByGenerator(by) if chosen.rewrite else Verbatim()
+def rewriter(chosen: Settings, by: Callable[[], Generator], vocabulary: Vocabulary | None = None) -> Rewriter:
+    """`by`: what answers, asked for only where it also rewrites. Raises WrongSetting or MissingModel."""
+    match chosen.rewriter:
+        case "none":
+            return Verbatim()
+        case "terms":
+            return ByTerms(vocabulary)
+        case "generator":
+            return ByGenerator(by())
+    trained = replace(chosen, adapter=_adapter_folder("rewriter", chosen.rewriter))
+    return ByGenerator(generator(trained), worked=False)  # an engine of its own: the adapter is merged into its weights
 
 
 def prior(chosen: Settings, metric: Metric) -> tuple[float, float]:
@@ -436,9 +468,11 @@ def prior(chosen: Settings, metric: Metric) -> tuple[float, float]:
     return (chosen.temperature_of_prior, chosen.no_passage) if metric == "cosine" else (1.0, -math.inf)
 
 
-def dialogue(chosen: Settings, finder: Finder, by: Generator, least_confidence: float = 0.0) -> Dialogue:
+def dialogue(
+    chosen: Settings, finder: Finder, by: Generator, least_confidence: float = 0.0, vocabulary: Vocabulary | None = None
+) -> Dialogue:
     return Dialogue(
-        rewriter(chosen, by),
+        rewriter(chosen, lambda: by, vocabulary),
         finder,
         by,
         sampling=sampling(chosen),
@@ -465,15 +499,40 @@ def replies(chosen: Settings, by: Generator, rows: Sequence[Row], progress: Prog
         yield Outcome(row, turn.reply, withheld, tuple(event for event in events if isinstance(event, Token)))
 
 
-def retriever(chosen: Settings, shelf: Shelf, lexical: Index, dense: Dense) -> Retriever:
-    indexes: dict[str, list[Index]] = {"hybrid": [dense, lexical], "dense": [dense], "lexical": [lexical]}
+def lexical(chosen: Settings, catalogue: Catalogue) -> Index:
+    return TfIdf(catalogue) if chosen.lexical == "tfidf" else Lexical(catalogue)
+
+
+def shares(chosen: Settings) -> Shares:
+    """Fitted on QReCC and MTRAG-S: see docs/retrieval.md."""
+    reads = 1.0 if query_encoder(chosen) else 0.0
+    return Shares(UTTERANCE.get(chosen.rewriter, 0.5), rewrite=1.0, context=reads, background=reads)
+
+
+def retriever(chosen: Settings, shelf: Shelf, by_words: Index, dense: Dense) -> Retriever:
+    weighted: dict[str, list[tuple[Index, float]]] = {
+        "hybrid": [(dense, 1.0), (by_words, chosen.lexical_weight)],
+        "dense": [(dense, 1.0)],
+        "lexical": [(by_words, 1.0)],
+    }
+    indexes, weights = zip(*weighted[chosen.retriever], strict=True)
     temperature, no_passage = prior(chosen, dense.metric)
     return Retriever(
-        shelf, indexes[chosen.retriever], dense, k=chosen.k, temperature=temperature, no_passage=no_passage
+        shelf,
+        indexes,
+        dense,
+        weights=weights,
+        shares=shares(chosen),
+        reranker=CrossEncoder(chosen.reranker) if chosen.reranker else None,
+        k=chosen.k,
+        temperature=temperature,
+        no_passage=no_passage,
     )
 
 
-def collection(chosen: Settings, corpus: Iterable[Passage], folder: Path, progress: Progress = silent) -> Retriever:
+def collection(
+    chosen: Settings, corpus: Iterable[Passage], folder: Path, progress: Progress = silent
+) -> tuple[Retriever, Vocabulary]:
     """The product's retriever over a corpus of its own in `folder`; an index of the same corpus is used again."""
     passages = list({passage.id: passage for passage in corpus}.values())
     digest = hashlib.sha256(repr(passages).encode()).hexdigest()
@@ -490,7 +549,8 @@ def collection(chosen: Settings, corpus: Iterable[Passage], folder: Path, progre
     knowledge.adopt()
     if chosen.retriever != "lexical":
         knowledge.reconcile(progress)
-    return retriever(chosen, knowledge, Lexical(catalogue), Dense(lambda: knowledge.space, catalogue))
+    dense = Dense(lambda: knowledge.space, catalogue)
+    return retriever(chosen, knowledge, lexical(chosen, catalogue), dense), Lexical(catalogue)
 
 
 def sample_folder() -> Path:

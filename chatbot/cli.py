@@ -15,12 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from chatbot.bench import SYSTEMS
 from chatbot.conversation import Conversation, Turn
-from chatbot.errors import MarginaliaError
+from chatbot.errors import MarginaliaError, UnreadableData
 from chatbot.scope import DEFAULT, Scope
 from chatbot.settings import Settings, load, parse_assignment
 
@@ -118,6 +119,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--limit", type=int, metavar="N", help="take the first N queries")
     made.add_argument("--reuse-index", action="store_true", help="keep the corpus's index for the next run")
     _json(made)
+    made = add("rewrite", eval_rewrite, "rewrite turns of conversations, and hold that to people's rewrites", measures)
+    made.add_argument(
+        "--data", required=True, type=Path, metavar="FILE.jsonl", help="rows {history, utterance, rewrite}"
+    )
+    made.add_argument("--limit", type=int, metavar="N", help="take the first N rows")
+    _json(made)
     made = add("answers", eval_answers, "answer questions from passages that come with them, and score that", measures)
     made.add_argument("--data", required=True, type=Path, metavar="PATH", help=JUDGED)
     made.add_argument("--limit", type=int, metavar="N", help="take the first N rows")
@@ -167,6 +174,14 @@ def _add_training(within: argparse.ArgumentParser, add: Any) -> None:
         made.add_argument("--measure-every", type=int, default=0, help="steps (default: an epoch's)")
         made.add_argument("--seed", type=int, default=0)
         _json(made)
+    retriever.add_argument(
+        "--rank", type=int, default=0, help="of LoRA's matrices, for --set query_encoder=; 0: all weights (default: 0)"
+    )
+    retriever.add_argument("--layers", type=int, default=0, help="the last so many get matrices; 0: all (default: 0)")
+    retriever.add_argument("--dropout", type=float, default=0.0, help="of LoRA's matrices (default: 0)")
+    retriever.add_argument(
+        "--ranking", type=float, default=0.0, help="weight of telling a rewrite from the batch's others (default: 0)"
+    )
     for made in (generator, rewriter):
         made.add_argument("--rank", type=int, default=16, help="of LoRA's matrices; 0: all weights (default: 16)")
         made.add_argument("--dropout", type=float, default=0.0, help="of LoRA's matrices (default: 0)")
@@ -347,9 +362,11 @@ def eval_retrieval(options: argparse.Namespace) -> int:
     topics = evaluate.read_topics(options.queries)[: options.limit]
     judgements = evaluate.read_judgements(options.qrels)
     with _bar() as progress, _folder_for_index(chosen.home, options) as folder:
-        retriever = assemble.collection(chosen, evaluate.read_corpus(options.corpus), folder, progress)
-        leaning = any(topic.conversation.turns for topic in topics) and chosen.rewrite
-        rewriter = assemble.rewriter(chosen, assemble.generator(chosen, progress)) if leaning else Verbatim()
+        corpus = evaluate.read_corpus(options.corpus)
+        retriever, vocabulary = assemble.collection(chosen, corpus, folder, progress)
+        leaning = any(topic.conversation.turns for topic in topics)
+        by = partial(assemble.generator, chosen, progress)
+        rewriter = assemble.rewriter(chosen, by, vocabulary) if leaning else Verbatim()
         done = itertools.count(1)
 
         def rank(topic: evaluate.Topic) -> Ranking:
@@ -363,6 +380,35 @@ def eval_retrieval(options: argparse.Namespace) -> int:
     if options.run_out:
         evaluate.write_run(options.run_out, run)
     _print_json(scores | {"seconds": round(seconds, 3)})
+    return 0
+
+
+def eval_rewrite(options: argparse.Namespace) -> int:
+    from chatbot import assemble
+    from chatbot.history import from_messages
+    from chatbot.rewrite import Counted
+    from chatbot.rewrites import Rewrite, figures
+    from chatbot.rows import messages, read_rows
+
+    chosen = _settings(options)
+    rows = read_rows(options.data)[: options.limit]
+    if other := next((row for row in rows if row.kind != "rewrite"), None):
+        raise UnreadableData(f"{options.data.name!r} row {other.number} has no 'rewrite' to measure against")
+    told = [(from_messages(list(messages(row))), row.question) for row in rows]
+    with _bar() as progress:
+        said = Counted(text for row in rows for pair in row.history for text in pair)  # in place of an index
+        rewriter = assemble.rewriter(chosen, partial(assemble.generator, chosen, progress), said)
+        started, queries = time.perf_counter(), []
+        for done, (conversation, utterance) in enumerate(told):
+            progress(done / len(told), "rewriting")
+            queries.append(rewriter.rewrite(conversation, utterance))
+        seconds = time.perf_counter() - started
+    made = [
+        Rewrite(row.question, row.answers[0], query.text or row.question)
+        for row, query in zip(rows, queries, strict=True)
+    ]
+    times = {"seconds": round(seconds, 3), "ms_per_turn": round(1000 * seconds / len(rows), 2)}
+    _print_json(figures(made) | times)
     return 0
 
 
@@ -465,11 +511,13 @@ def train(options: argparse.Namespace) -> int:
         options.batch,
         schedule,
     )
-    if options.what != "retriever":
+    given = replace(given, lora=Lora(options.rank, 2 * options.rank, options.dropout))
+    if options.what == "retriever":
+        given = replace(given, ranking=options.ranking, layers=options.layers)
+    else:
         given = replace(
             given,
             before=options.before,
-            lora=Lora(options.rank, 2 * options.rank, options.dropout),
             checkpointing=options.checkpointing,
             objective=Objective(smoothing=options.smoothing),
         )

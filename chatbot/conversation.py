@@ -19,10 +19,18 @@ class Query:
     text: str  # equal to the utterance where it stands alone already
     language: str  # ISO 639-1
     edited: bool = False  # the person wrote `text`
+    context: str = ""  # the utterance with its conversation, as `prompt.conversational` puts it; empty: a first turn
+    leans: bool = False  # whether the conversation is needed to understand it
 
     @property
     def rewritten(self) -> bool:
         return self.text != self.utterance
+
+    @property
+    def question(self) -> str:
+        """What a generator is asked. Words for searching alone, before the utterance or instead of it, are left out."""
+        aside = self.edited or not self.text or self.text.endswith(self.utterance)
+        return self.utterance if aside else self.text
 
     @property
     def searches(self) -> tuple[str, ...]:

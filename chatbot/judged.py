@@ -44,7 +44,7 @@ def judged_rows(conversation: Conversation) -> Iterator[Row]:
 def _row(number: int, turn: Turn, before: Sequence[Turn]) -> Row:
     """The question is the query, which stands alone: the generator learns to answer without what was said before."""
     said = tuple((each.utterance, each.reply.text) for each in before)
-    row = Row(number, said, turn.query.text, tuple(hit.passage for hit in turn.hits), ())
+    row = Row(number, said, turn.query.question, tuple(hit.passage for hit in turn.hits), ())
     if correction := turn.correction.strip():
         return replace(row, answers=(correction,))
     if turn.reply.abstained:

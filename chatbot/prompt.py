@@ -79,11 +79,10 @@ def answer_prompts(
     A question that stands alone is put alone: to a small model, what was said before is one more thing to mix up.
     """
     put = words_for(query.language)
-    told = _recent(conversation) if query.rewritten else ()
-    asked = query.utterance if query.text.endswith(query.utterance) else query.text  # two questions get one answer
+    told = _recent(conversation) if query.leans or query.rewritten else ()
     reads = [*([place] for place in range(len(hits))), []] if reads is None else reads
     branches = [_together([hits[place].passage for place in places]) for places in reads]
-    return [Prompt(put.answer, text, told, asked, put.text, name) for text, name in branches]
+    return [Prompt(put.answer, text, told, query.question, put.text, name) for text, name in branches]
 
 
 def _together(passages: Sequence[Passage]) -> tuple[str | None, str]:
@@ -119,7 +118,7 @@ def excerpt(passage: Passage, length: int = 300) -> str:
 
 
 def _recent(conversation: Conversation) -> tuple[tuple[str, str], ...]:
-    return tuple((turn.query.text or turn.utterance, turn.reply.text) for turn in conversation.turns[-TURNS:])
+    return tuple((turn.query.question, turn.reply.text) for turn in conversation.turns[-TURNS:])
 
 
 QUESTIONS = {  # worked examples: (a text, a question that it answers)
@@ -147,9 +146,23 @@ def question_prompt(text: str, language: str) -> Prompt:
 
 
 def conversational(conversation: Conversation, utterance: str) -> str:
-    """A turn with what was said before it, latest first, for a query encoder that learned to read that."""
-    earlier = [text for turn in reversed(conversation.turns[-RECALLED:]) for text in (turn.reply.text, turn.utterance)]
-    return "\n".join([utterance, *(text[:REPLY_LENGTH] for text in earlier if text)])
+    """A turn with what was said before it, for a query encoder that learned to read that.
+
+    The latest reply, then what the person said, latest first, as far as there is room: an encoder that cuts, cuts
+    what is oldest.
+    """
+    turns = conversation.turns[::-1]
+    replies = [" ".join(turn.reply.text.split())[:SAID_LENGTH] for turn in turns[:2]]
+    said = [" ".join(turn.utterance.split())[:SAID_LENGTH] for turn in turns]
+    parts = [" ".join(utterance.split())[:ENCODED_LENGTH], *replies[:1], *said, *replies[1:]]
+    room = ENCODED_LENGTH
+    kept: list[str] = []
+    for part in filter(None, parts):
+        if kept and len(part) > room:
+            break
+        kept.append(part)
+        room -= len(part)
+    return BETWEEN.join(kept)
 
 
 REWRITES = {  # worked examples: (what was said, the question that stands alone)
@@ -180,15 +193,24 @@ REWRITES = {  # worked examples: (what was said, the question that stands alone)
 }
 RECALLED = 3  # earlier turns that a rewrite may draw on
 REPLY_LENGTH = 200  # characters of each reply that it sees
+BETWEEN = " [SEP] "  # turns that a query encoder reads: it is BERT's mark, and tells a conversation from a lone text
+SAID_LENGTH = 120  # characters of each earlier utterance that a query encoder reads
+ENCODED_LENGTH = 400  # characters of all that it reads: about 90 tokens, so that it takes milliseconds
 
 
-def rewrite_prompt(conversation: Conversation, utterance: str, language: str) -> Prompt:
-    """Worked examples as earlier turns, then what was said, ending with the utterance."""
+def rewrite_prompt(conversation: Conversation, utterance: str, language: str, worked: bool = True) -> Prompt:
+    """Worked examples as earlier turns, then what was said, ending with the utterance.
+
+    `worked`: a generator that was trained to rewrite needs no examples, and takes half the time without.
+    """
     instruction, examples = REWRITES.get(language, REWRITES["en"])
     question, answer = ("问：", "答：") if language == "zh" else ("Q: ", "A: ")
     lines = [
         line
         for turn in conversation.turns[-RECALLED:]
-        for line in (question + turn.query.text, answer + " ".join(turn.reply.text.split())[:REPLY_LENGTH])
+        for line in (
+            question + turn.query.question[:REPLY_LENGTH],
+            answer + " ".join(turn.reply.text.split())[:REPLY_LENGTH],
+        )
     ]
-    return Prompt(instruction, None, examples, "\n".join([*lines, question + utterance]))
+    return Prompt(instruction, None, examples if worked else (), "\n".join([*lines, question + utterance]))

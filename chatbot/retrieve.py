@@ -1,12 +1,15 @@
 """Query -> hits and their prior p(z | x).
 
-Every index ranks every text of the query; the rankings are fused; the prior comes from similarities, not
-from the fused scores, since a softmax over those is flat and the mixture would ignore the ranking.
+Every index ranks every text of the query; the rankings are fused by weights; a reranker may look at the best again.
+The prior comes from similarities, not from the fused scores, since a softmax over those is flat and the mixture would
+ignore the ranking. docs/retrieval.md has what the weights were fitted on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -27,17 +30,40 @@ class Shelf(Protocol):
     def passages(self, ids: Sequence[str]) -> Mapping[str, Passage]: ...
 
 
+class Reranker(Protocol):
+    def scores(self, query: str, texts: Sequence[str]) -> list[float]:
+        """One for each text, higher for a better answer."""
+
+
 class Finder(Protocol):
     def retrieve(self, query: Query, scope: Scope = EVERYTHING) -> Retrieved: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How much each text of a query counts in the fusion, for a turn that leans on the conversation."""
+
+    utterance: float = 1.0
+    rewrite: float = 1.0
+    context: float = 0.0  # dense only
+    background: float = 0.0  # the context of a turn that stands alone, whose utterance counts 1
+
+
 class Retriever:
+    """`weights`: of the indexes' rankings; all 1 where none are given. `conversations`: searches a turn with its
+    conversation, where the embedder learned to read that. `reranker` orders the best `second_look` again.
+    """
+
     def __init__(
         self,
         shelf: Shelf,
         indexes: Sequence[Index],
         similarity: DenseIndex,
         *,
+        weights: Sequence[float] | None = None,
+        shares: Shares = Shares(),
+        reranker: Reranker | None = None,
+        second_look: int = 30,
         k: int = 5,
         temperature: float = 0.05,
         no_passage: float = 0.25,
@@ -46,18 +72,49 @@ class Retriever:
         self._shelf = shelf
         self._indexes = indexes
         self._similarity = similarity
+        self._weights = [1.0] * len(indexes) if weights is None else weights
+        self._shares = shares
+        self._reranker = reranker
+        self._second_look = second_look
         self._k = k
         self._temperature = temperature
         self._no_passage = no_passage
         self._depth = depth
 
     def rank(self, query: Query, k: int, scope: Scope = EVERYTHING) -> Ranking:
-        """The k best passages by fused rank; for a single index, its own ranking and scores."""
-        deep = max(k, self._depth)
-        rankings = [index.search(text, deep, scope) for text in query.searches for index in self._indexes]
+        """The k best passages by fused rank; for a single search, that index's own ranking and scores."""
+        searches = self._searches(query)
+        rankings = [index.search(text, max(k, self._depth), scope) for index, text, _ in searches]
         if len(rankings) == 1:
-            return rankings[0][:k]
-        return reciprocal_rank_fusion([[id for id, _ in ranking] for ranking in rankings])[:k]
+            return self._again(query, rankings[0])[:k]
+        weights = [weight for *_, weight in searches]
+        return self._again(query, reciprocal_rank_fusion([[id for id, _ in each] for each in rankings], weights))[:k]
+
+    def _searches(self, query: Query) -> list[tuple[Index, str, float]]:
+        """(index, text, weight); a text of no weight is not searched."""
+        shares = self._both(query) if query.rewritten and not query.edited else {query.text: 1.0}
+        return [
+            (index, text, weight * share)
+            for index, weight in zip(self._indexes, self._weights, strict=True)
+            for text, share in (shares | self._context(query, index)).items()
+            if weight * share
+        ]
+
+    def _both(self, query: Query) -> dict[str, float]:
+        return {query.text: self._shares.rewrite, query.utterance: self._shares.utterance} if query.text else {}
+
+    def _context(self, query: Query, index: Index) -> dict[str, float]:
+        share = self._shares.context if query.leans else self._shares.background
+        return {query.context: share} if query.context and index is self._similarity else {}
+
+    def _again(self, query: Query, ranking: Ranking) -> Ranking:
+        """The best in the reranker's order, by its scores; then the others as they were."""
+        if self._reranker is None or not ranking:
+            return ranking
+        found = self._shelf.passages([id for id, _ in ranking[: self._second_look]])
+        scores = self._reranker.scores(query.text, [embedded(passage) for passage in found.values()])
+        best = sorted(zip(found, scores, strict=True), key=lambda pair: -pair[1])
+        return [*best, *((id, -math.inf) for id, _ in ranking[self._second_look :])]
 
     def retrieve(self, query: Query, scope: Scope = EVERYTHING) -> Retrieved:
         """The k best by fused rank, scored by similarity to the nearest of the query's texts, most similar first.
@@ -72,7 +129,8 @@ class Retriever:
         return weighed(hits, self._temperature, self._no_passage)
 
     def _similarities(self, query: Query, ids: Sequence[str]) -> list[list[float]]:
-        return [self._similarity.similarities(text, ids) for text in query.searches]
+        texts = [*query.searches, *([query.context] if query.leans and self._shares.context else [])]
+        return [self._similarity.similarities(text, ids) for text in texts]
 
 
 class Given:

@@ -1,20 +1,23 @@
 """(conversation, utterance) -> Query: what to search for this turn.
 
-Only a turn that leans on what was said before is rewritten, by the generator itself (RAG-Token over one branch is
-plain decoding), and a rewrite that brings in words nobody said is not believed: the query is then the last
-utterance that stood alone and this one together. The raw utterance is searched beside whatever comes of it.
+Only a turn that leans on what was said before is rewritten: by words of the conversation, or by the generator itself
+(RAG-Token over one branch is plain decoding), whose rewrite is not believed where it brings in words nobody said. The
+raw utterance is searched beside whatever comes of it. See docs/retrieval.md for what each finds and costs.
 """
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from chatbot.conversation import Conversation, Query
+from chatbot.conversation import Conversation, Query, Turn
 from chatbot.generate import generate
 from chatbot.generators.base import Generator
 from chatbot.language import detect, words
-from chatbot.prompt import rewrite_prompt
+from chatbot.prompt import conversational, rewrite_prompt
 from chatbot.sampling import Sampling
 
 SMALL_TALK = re.compile(
@@ -39,41 +42,88 @@ LEANS = {
         "[它他她]|[这那此该其]|上述|上面|前者|后者|第[一二三四五]|同样|另外|其他|还有|然后|为什么[？?]?$|呢[？?]?$|^(那|而|但)"
     ),
 }
-SHORT = {"en": 3, "zh": 6}  # a follow-up of so few words (in Chinese: characters) is taken to lean on what came before
+TOLD = 9  # earlier utterances that history terms come from: see docs/retrieval.md
+MOST_TERMS = 4  # history terms: see docs/retrieval.md
+LONG = 400  # characters: who writes so much says what it is about
+SHORT = {"en": 5, "zh": 8}  # a follow-up of so few words (in Chinese: characters) is taken to lean on what came before
 
 
 class Rewriter(Protocol):
     def rewrite(self, conversation: Conversation, utterance: str) -> Query: ...
 
 
+class Vocabulary(Protocol):
+    """What an index knows of words."""
+
+    def importance(self, words: Sequence[str]) -> Mapping[str, float]:
+        """How much each of these words, as `language.words` gives them, tells one passage from the others: idf.
+
+        Words that occur in no passage are left out.
+        """
+
+
+class Counted:
+    """The vocabulary of texts at hand, where there is no index."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        held = [set(words(text)) for text in texts]
+        self._texts = len(held)
+        self._holding = Counter(word for each in held for word in each)
+
+    def importance(self, words: Sequence[str]) -> dict[str, float]:
+        return {word: math.log(1 + self._texts / self._holding[word]) for word in words if word in self._holding}
+
+
 class Verbatim:
-    """Searches every utterance as it was typed."""
+    """Searches every utterance as it was typed; a greeting searches nothing."""
 
     def rewrite(self, conversation: Conversation, utterance: str) -> Query:
-        return Query(utterance, utterance, detect(utterance, conversation.language))
+        return _where_needed(conversation, utterance, lambda conversation, utterance, language: utterance)
+
+
+class ByTerms:
+    """Puts the words of earlier utterances that tell most before a turn that leans on them.
+
+    Historical query expansion (Lin et al. 2020, arXiv 2005.02230), with a word's importance in the index in place of
+    thresholds on BM25's score: those are of a collection, and a person's documents are of any size.
+    """
+
+    def __init__(self, vocabulary: Vocabulary | None = None) -> None:
+        """`vocabulary`: None where no index is known; all words but the commonest then count the same."""
+        self._vocabulary = vocabulary
+
+    def rewrite(self, conversation: Conversation, utterance: str) -> Query:
+        return _where_needed(conversation, utterance, self._write)
+
+    def _write(self, conversation: Conversation, utterance: str, language: str) -> str:
+        told = " ".join(turn.utterance for turn in _earlier(conversation)[-TOLD:])
+        known = set(words(utterance)) | FUNCTION_WORDS
+        spelt: dict[str, str] = {}  # by its stem; the latest spelling
+        for word in re.findall(r"\w+", told):
+            spelt |= dict.fromkeys((stem for stem in words(word) if stem not in known), word)
+        importance = dict.fromkeys(spelt, 1.0) if self._vocabulary is None else self._vocabulary.importance(list(spelt))
+        best = sorted(importance, key=lambda stem: -importance[stem])[:MOST_TERMS]
+        terms = dict.fromkeys(word if language != "zh" else stem for stem, word in spelt.items() if stem in best)
+        return " ".join([*terms, utterance])
 
 
 class ByGenerator:
-    """Greetings search nothing; a turn that leans on the conversation is rewritten by the generator."""
+    """Asks the generator for a question that stands alone. `worked`: with examples, which a trained one needs not."""
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: Generator, worked: bool = True) -> None:
         self._generator = generator
+        self._worked = worked
 
     def rewrite(self, conversation: Conversation, utterance: str) -> Query:
-        language = detect(utterance, conversation.language)
-        if SMALL_TALK.fullmatch(utterance):
-            return Query(utterance, "", language)
-        asked = [turn for turn in conversation.turns if turn.query.text]
-        if not asked or not leans(utterance, language):
-            return Query(utterance, utterance, language)
+        return _where_needed(conversation, utterance, self._write)
+
+    def _write(self, conversation: Conversation, utterance: str, language: str) -> str:
+        """The raw utterance where what comes is no rewrite of it."""
         rewritten = self._generate(conversation, utterance, language)
-        if not believable(rewritten, conversation, utterance):
-            alone = [turn for turn in asked if not turn.query.rewritten] or asked
-            rewritten = f"{alone[-1].utterance} {utterance}"
-        return Query(utterance, rewritten, language)
+        return rewritten if believable(rewritten, conversation, utterance) else utterance
 
     def _generate(self, conversation: Conversation, utterance: str, language: str) -> str:
-        prompt = rewrite_prompt(conversation, utterance, language)
+        prompt = rewrite_prompt(conversation, utterance, language, self._worked)
         text = ""
         for token in generate(self._generator, [prompt], [1.0], Sampling(max_tokens=48)):
             text += token.text
@@ -82,19 +132,46 @@ class ByGenerator:
         return text.strip().partition("\n")[0].strip()
 
 
+Write = Callable[[Conversation, str, str], str]  # conversation, utterance, language -> the text to search
+
+
+def _where_needed(conversation: Conversation, utterance: str, write: Write) -> Query:
+    """A greeting searches nothing; only a turn that leans on the conversation is rewritten."""
+    language = detect(utterance, conversation.language)
+    if SMALL_TALK.fullmatch(utterance):
+        return Query(utterance, "", language)
+    if not _earlier(conversation):
+        return Query(utterance, utterance, language)
+    context = conversational(conversation, utterance)
+    if not leans(utterance, language):
+        return Query(utterance, utterance, language, context=context)
+    return Query(utterance, write(conversation, utterance, language), language, context=context, leans=True)
+
+
+def _earlier(conversation: Conversation) -> list[Turn]:
+    """The turns that asked something."""
+    return [turn for turn in conversation.turns if turn.query.text]
+
+
 def leans(utterance: str, language: str) -> bool:
-    """Whether a turn seems to need the conversation to be understood. Errs towards yes."""
+    """Whether a turn seems to need the conversation to be understood. Errs towards yes, but for pasted text."""
+    if len(utterance) > LONG:
+        return False
     size = len(re.findall(r"\w", utterance)) if language == "zh" else len(re.findall(r"\w+", utterance))
     pattern = LEANS.get(language, LEANS["en"])
     return size <= SHORT.get(language, SHORT["en"]) or bool(pattern.search(utterance))
 
 
 def believable(rewritten: str, conversation: Conversation, utterance: str) -> bool:
-    """Whether a rewrite is of a question's length, keeps what was asked, and adds only words that were said."""
+    """Whether it is of a question's length, keeps half of the words that ask, and adds only words that were said."""
     if not rewritten or len(rewritten) > 2 * len(utterance) + 200:
         return False
     said = " ".join(f"{turn.utterance} {turn.query.text} {turn.reply.text}" for turn in conversation.turns)
     if any(rewritten == turn.query.text for turn in conversation.turns):
+        return False
+    pointing = LEANS.get(detect(utterance, conversation.language), LEANS["en"])
+    asked = _terms(pointing.sub(" ", utterance)) - FUNCTION_WORDS
+    if 2 * len(asked & _terms(rewritten)) < len(asked):
         return False
     return _terms(rewritten) <= _terms(f"{utterance} {said}") | FUNCTION_WORDS
 

@@ -78,7 +78,7 @@ def _passage(given: object, index: int, wrong: Any) -> Passage:
 
 
 def _answers(row: Mapping[str, Any], texts: Any, wrong: Any) -> tuple[str, ...]:
-    one = row.get("answer") or row.get("rewrite") or row.get("reply")
+    one = row.get("rewrite") or row.get("answer") or row.get("reply")  # QReCC's rows have an answer besides
     given = [one] if one else row.get("answers") or []
     answers = tuple(answer for answer in texts("answers", given) if answer.strip())
     answerable = row.get("answerable", bool(answers))

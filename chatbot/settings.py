@@ -50,6 +50,17 @@ class Settings:
     )
     chroma: str = _setting("", "Address of a Chroma server (`http://host:port`); empty: a store of our own under home.")
     retriever: str = _setting("hybrid", "What ranks passages.", choices=("hybrid", "dense", "lexical"))
+    lexical: str = _setting(
+        "bm25", "How the lexical index ranks; `tfidf` is for comparisons.", choices=("bm25", "tfidf")
+    )
+    lexical_weight: float = _setting(
+        0.7, "Weight of the lexical ranking beside the dense one, with `hybrid`.", low=0, high=100
+    )
+    query_encoder: str = _setting(
+        "auto",
+        "A folder from `train retriever --rank`, to read a turn with its conversation; `none`; `auto`: the default's.",
+    )
+    reranker: str = _setting("", "A cross-encoder's folder or hub id, for a second look at the best; empty: none.")
     k: int = _setting(5, "Passages a reply is generated from.", low=1, high=50)
     reading: str = _setting(
         "apart",
@@ -65,7 +76,10 @@ class Settings:
     no_passage: float = _setting(
         0.25, "Cosine similarity at which a passage weighs as much as having no passage.", low=-1, high=1
     )
-    rewrite: bool = _setting(True, "Rewrite a turn that leans on the conversation before it is searched.")
+    rewriter: str = _setting(
+        "terms",
+        "Of a turn that leans on the conversation: `none`, its `terms`, `generator`, a folder from `train rewriter`.",
+    )
     max_reply_tokens: int = _setting(200, "Longest reply.", low=1, high=4096)
     temperature: float = _setting(0.0, "Temperature of the mixture; 0 takes the likeliest token.", low=0, high=5)
     top_p: float = _setting(

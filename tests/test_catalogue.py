@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from chatbot.catalogue import Catalogue, Entry
 from chatbot.errors import HomeDamaged, NameTaken, UnknownDocument
-from chatbot.index.lexical import Lexical
+from chatbot.index.lexical import Lexical, TfIdf
 from chatbot.language import words
 from chatbot.passage import Passage
 
@@ -325,3 +325,31 @@ def _bm25(texts: list[Counter[str]], query: set[str], k1: float = 1.2, b: float 
             share = text[word] * (k1 + 1) / (text[word] + k1 * (1 - b + b * text.total() / average))
             scores[f"d:{n}"] = scores.get(f"d:{n}", 0) + idf * share
     return scores
+
+
+def test_tf_idf_is_the_cosine_written_the_slow_way(catalogue: Catalogue):
+    texts = ["a b b c", "b c d", "a a a e e", "f"]
+    put(catalogue, "doc", *texts)
+    indexed = [Counter(words(f"Top {text}")) for text in texts]
+
+    def weights(counts: Counter[str]) -> dict[str, float]:
+        holding = {word: sum(word in other for other in indexed) for word in counts}
+        return {w: (1 + math.log(n)) * math.log(1 + len(texts) / holding[w]) for w, n in counts.items() if holding[w]}
+
+    query = weights(Counter(words("b a b nowhere")))
+    expected = {}
+    for n, counts in enumerate(indexed):
+        text = weights(counts)
+        lengths = math.sqrt(sum(w * w for w in query.values()) * sum(w * w for w in text.values()))
+        if dot := sum(weight * text.get(word, 0) for word, weight in query.items()):
+            expected[f"doc:{n}"] = dot / lengths
+    ranking = TfIdf(catalogue).search("b a b nowhere", 10)
+    assert dict(ranking) == pytest.approx(expected)
+    assert [score for _, score in ranking] == pytest.approx(sorted(expected.values(), reverse=True))
+    assert TfIdf(catalogue).search("nowhere", 10) == []
+
+
+def test_a_word_tells_more_the_fewer_passages_hold_it(catalogue: Catalogue):
+    put(catalogue, "d", "rare common", "common", "common else")
+    found = Lexical(catalogue).importance([*words("rare common"), "nowhere"])
+    assert found == pytest.approx({"rare": math.log(4), "common": math.log(2)})

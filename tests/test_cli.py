@@ -134,3 +134,28 @@ def test_retrieval_is_measured_on_a_small_collection(run: Run, tmp_path: Path) -
 def test_help_is_quick_and_names_every_command(run: Run) -> None:
     shown = run("--help").stdout
     assert all(command in shown for command in ("serve", "ingest", "documents", "delete", "ask", "eval", "doctor"))
+
+
+def test_rewrites_are_held_to_those_that_people_made(run: Run, tmp_path: Path) -> None:
+    said = ["Who wrote Hamlet?", "William Shakespeare."]
+    rows = [
+        {
+            "history": said,
+            "utterance": "Where in London was it staged first?",
+            "rewrite": "Where in London was Hamlet staged first?",
+        },
+        {"history": [], "utterance": "Who wrote Hamlet?", "rewrite": "Who wrote Hamlet?", "answer": "Shakespeare"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = printed(run("eval", "rewrite", "--data", "rows.jsonl", "--json"))
+    assert found["added_words_recall"] == 1
+    assert found["exact"] == 0.5
+    assert 0 < found["bleu4"] < 1
+    assert found["ms_per_turn"] < 1000
+    raw = printed(run("eval", "rewrite", "--data", "rows.jsonl", "--limit", "1", "--json", rewriter="none"))
+    assert (raw["rows"], raw["added_words_recall"]) == (1, 0)
+
+
+def test_rows_without_a_rewrite_are_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"question": "who", "answer": "me"}\n')
+    assert "row 1 has no 'rewrite'" in one_line(run("eval", "rewrite", "--data", "rows.jsonl"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from chatbot import Answered, Chatbot, Conversation, Retrieved, Rewritten, Token, Turn
+from chatbot import Answered, Chatbot, Conversation, Query, Retrieved, Rewritten, Token, Turn
 from chatbot.dialogue import Dialogue
 from chatbot.errors import HomeInUse, UnusableUtterance
 from chatbot.generators.base import Decoding
@@ -228,6 +228,20 @@ def test_without_documents_the_reply_says_so(open_scripted: Open) -> None:
     assert "no documents" in reply.text
 
 
+@pytest.mark.parametrize(
+    ("query", "question"),
+    [
+        (Query("and there?", "and there?", "en"), "and there?"),
+        (Query("and there?", "hotels Lyon and there?", "en"), "and there?"),
+        (Query("and there?", "What do hotels in Lyon cost?", "en"), "What do hotels in Lyon cost?"),
+        (Query("and there?", "hotels Lyon", "en", edited=True), "and there?"),
+        (Query("thanks", "", "en"), "thanks"),
+    ],
+)
+def test_a_generator_is_asked_questions_and_not_words_to_search_for(query: Query, question: str) -> None:
+    assert query.question == question
+
+
 def test_what_the_person_writes_is_searched_and_nothing_else(open_scripted: Open, documents: list[Path]) -> None:
     chatbot = open_scripted()
     list(chatbot.knowledge.add_all(documents))
@@ -282,7 +296,7 @@ def test_follow_ups_find_what_they_mean_only_through_the_rewrite(
         return best_sentence(prompt)
 
     monkeypatch.setattr("chatbot.assemble.Scripted", lambda: Scripted(script))
-    chatbot = open_scripted(k=1)
+    chatbot = open_scripted(k=1, rewriter="generator")
     list(chatbot.knowledge.add_all(documents))
     conversation = Conversation()
     said = []
@@ -298,11 +312,12 @@ def test_follow_ups_find_what_they_mean_only_through_the_rewrite(
     assert said[2] == ("When is the train ticket refunded?", "A train ticket is refunded within ten days.")
 
 
-def test_a_rewrite_with_words_nobody_said_is_not_believed() -> None:
+def test_a_rewrite_with_words_nobody_said_leaves_the_raw_turn() -> None:
     conversation = Conversation().plus(_turn("Who wrote Hamlet?", "William Shakespeare."))
     query = rewriting_by("When was the Eiffel tower built?").rewrite(conversation, "When was he born?")
-    assert query.text == "Who wrote Hamlet? When was he born?"
-    assert query.searches == ("Who wrote Hamlet? When was he born?", "When was he born?")
+    assert query.text == "When was he born?"
+    assert query.leans
+    assert query.context.startswith("When was he born?")
 
 
 def test_a_believable_rewrite_is_searched_with_the_raw_turn_beside_it() -> None:

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from chatbot.conversation import Conversation
 from chatbot.embedders.base import Embedder
+from chatbot.embedders.cross import CrossEncoder
 from chatbot.embedders.hashing import Hashing
 from chatbot.embedders.sentence import SentenceEmbedder
 from chatbot.errors import MissingModel
+from chatbot.prompt import BETWEEN, conversational
 
 TEXTS = ["How many days of leave are there?", "", "年假有多少天?", "word " * 2000, "🙂"]
 
@@ -124,3 +127,63 @@ def test_a_folder_without_a_model_is_named_in_one_line(tmp_path: Path):
     with pytest.raises(MissingModel, match="broken") as error:
         embedder.warm()
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def read_conversations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LoRA matrices for the default embedder, of random numbers."""
+    from peft import LoraConfig, get_peft_model
+    from sentence_transformers import SentenceTransformer
+
+    folder = tmp_path_factory.mktemp("query-encoder")
+    model = SentenceTransformer(str(SentenceEmbedder().folder), device="cpu", local_files_only=True)[0].model
+    config = LoraConfig(r=2, target_modules=["query"], init_lora_weights=False)
+    get_peft_model(model, config).save_pretrained(str(folder))
+    return folder
+
+
+def test_only_queries_that_hold_a_conversation_are_read_by_what_learned_to(read_conversations: Path):
+    plain, taught = SentenceEmbedder(threads=1), SentenceEmbedder(threads=1, conversations=read_conversations)
+    alone, talk = "When was it opened?", conversational(Conversation(), "When?") + BETWEEN + "The Globe."
+    assert np.allclose(taught.passages([talk]), plain.passages([talk]), atol=1e-6)
+    assert np.allclose(taught.queries([alone]), plain.queries([alone]), atol=1e-6)
+    assert not np.allclose(taught.queries([talk]), plain.queries([talk]), atol=1e-3)
+    assert np.allclose(taught.queries([alone, talk]), np.vstack([taught.queries([alone]), taught.queries([talk])]))
+    assert taught.fingerprint == plain.fingerprint  # passages keep their vectors
+
+
+def test_the_second_model_shares_the_vocabulary_with_the_first(read_conversations: Path):
+    taught = SentenceEmbedder(threads=1, conversations=read_conversations)
+    taught.queries([BETWEEN])
+    first, second = (model[0].model.get_input_embeddings().weight for model in (taught._loaded, taught._adapted))
+    assert first.data_ptr() == second.data_ptr()
+
+
+def test_matrices_of_another_model_are_refused_in_one_line(tmp_path: Path, read_conversations: Path):
+    shutil.copytree(read_conversations, tmp_path / "other")
+    (tmp_path / "other" / "adapter_model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(MissingModel, match="query_encoder"):
+        SentenceEmbedder(threads=1, conversations=tmp_path / "other").queries([BETWEEN])
+
+
+def test_a_cross_encoder_scores_each_text_by_itself(tmp_path: Path):
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    tokenizer = AutoTokenizer.from_pretrained(SentenceEmbedder().folder)
+    tokenizer.save_pretrained(tmp_path / "cross")
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        num_labels=1, initializer_range=0.5,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "cross")
+    cross, texts = CrossEncoder(str(tmp_path / "cross")), ["a bridge", "", "it was opened in 1599"]
+    scores = cross.scores("When was it opened?", texts)
+    assert len(set(scores)) == 3
+    assert np.allclose(scores, [cross.scores("When was it opened?", [text])[0] for text in texts], atol=1e-4)
+    assert cross.scores("When?", []) == []
+
+
+def test_a_folder_without_a_cross_encoder_is_refused_in_one_line(tmp_path: Path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(MissingModel, match="reranker"):
+        CrossEncoder(str(tmp_path)).scores("q", ["a"])

@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "settings": ("settings", "values"),
     "loading": ("loading", ""),
     "equations": (
-        "rag_token likelihood attribution answers branches fusion language prompt",
+        "rag_token likelihood attribution answers branches fusion language prompt rewrites",
         "values rows equations",
     ),
     "rows": ("rows", "values rows"),
@@ -31,7 +31,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "stores": ("catalogue history", "values equations protocols"),
     "judged": ("judged", "values rows stores"),
     "embedders": (
-        "embedders.dpr embedders.hashing embedders.process embedders.sentence embedders.weights",
+        "embedders.cross embedders.dpr embedders.hashing embedders.process embedders.sentence embedders.weights",
         "values loading equations protocols embedders",
     ),
     "generators": (
@@ -98,7 +98,8 @@ OWNERS: dict[str, str] = {
     "openpyxl": "chatbot.parse.sheets",
     "openvino": "chatbot.generators.openvino",
     "oxmsg": "chatbot.parse.outlook",
-    "peft": "chatbot.generators.adapter chatbot.train.model chatbot.train.trainable",
+    "peft": "chatbot.embedders.sentence chatbot.generators.adapter chatbot.train.encoder chatbot.train.model"
+    " chatbot.train.trainable",
     "pdfplumber": "chatbot.parse.tables",
     "PIL": "chatbot.parse.ocr",
     "platformdirs": "chatbot.settings",
@@ -109,7 +110,7 @@ OWNERS: dict[str, str] = {
     "ray": "chatbot.bulk",
     "safetensors": "chatbot.loading chatbot.generators.disk_cache chatbot.train.loop",
     "semantic_text_splitter": "chatbot.split",
-    "sentence_transformers": "chatbot.embedders.sentence chatbot.train.encoder",
+    "sentence_transformers": "chatbot.embedders.cross chatbot.embedders.sentence chatbot.train.encoder",
     "snowballstemmer": "chatbot.language",
     "starlette": "ui.app",
     "striprtf": "chatbot.parse.rtf",

@@ -222,8 +222,8 @@ def test_a_name_that_is_not_unicode_is_taken(home: Home, tmp_path: Path):
 
 def test_no_byte_of_what_was_deleted_or_replaced_is_left(folder: Path, tmp_path: Path):
     home, file = Home(folder), tmp_path / "secret.md"
-    for words in ("Zanzibar holidays.", "Quetzal holidays."):
-        file.write_text(words)
+    for text in ("Zanzibar holidays.", "Quetzal holidays."):
+        file.write_text(text)
         home.knowledge.add(file, replace=True)
     home.knowledge.delete(home.knowledge.documents()[0].id)
     home.close()

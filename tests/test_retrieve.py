@@ -10,7 +10,7 @@ from chatbot.conversation import Query
 from chatbot.fusion import reciprocal_rank_fusion
 from chatbot.index.base import Ranking
 from chatbot.passage import Passage
-from chatbot.retrieve import Retriever
+from chatbot.retrieve import Retriever, Shares
 from chatbot.scope import EVERYTHING, Scope
 
 IDS = st.lists(st.sampled_from("abcdef"), unique=True, max_size=6)
@@ -92,3 +92,51 @@ def test_passages_with_the_same_text_are_taken_once_and_others_fill_their_place(
     hits, prior = retrieve(Fixed({"q": "abcd"}, texts={"a": "same", "b": "same"}), Fixed({}), Query("q", "q", "en"))
     assert hits == ["a", "c", "d"]
     assert len(prior) == 4
+
+
+def ranked(retriever: Retriever, query: Query) -> str:
+    return "".join(id for id, _ in retriever.rank(query, 6))
+
+
+def test_of_two_indexes_the_heavier_decides() -> None:
+    one, other = Fixed({"q": "ab"}), Fixed({"q": "ba"})
+    for weights, first in (((2.0, 1.0), "ab"), ((1.0, 2.0), "ba")):
+        assert ranked(Retriever(one, [one, other], one, weights=weights), Query("q", "q", "en")) == first
+
+
+def test_a_turn_with_its_conversation_is_searched_by_the_dense_index_alone() -> None:
+    dense, lexical = Fixed({"raw": "a", "context": "c"}), Fixed({"raw": "b", "context": "d"})
+    retriever = Retriever(dense, [dense, lexical], dense, shares=Shares(1.0, 1.0, 3.0))
+    assert ranked(retriever, Query("raw", "raw", "en", context="context", leans=True)) == "cab"
+    assert ranked(retriever, Query("raw", "raw", "en", context="context")) == "ab"
+    background = Retriever(dense, [dense, lexical], dense, shares=Shares(background=0.5))
+    assert ranked(background, Query("raw", "raw", "en", context="context")) == "abc"
+
+
+def test_without_a_query_encoder_no_conversation_is_searched() -> None:
+    dense = Fixed({"raw": "a", "context": "c"})
+    assert ranked(Retriever(dense, [dense], dense), Query("raw", "raw", "en", context="context", leans=True)) == "a"
+
+
+def test_what_counts_nothing_is_not_searched() -> None:
+    index = Fixed({"raw": "a", "rewrite": "b"})
+    assert ranked(Retriever(index, [index], index, shares=Shares(0.0, 1.0)), Query("raw", "rewrite", "en")) == "b"
+
+
+class Backwards:
+    """A reranker that likes the last letter of the alphabet best."""
+
+    def scores(self, query: str, texts: Sequence[str]) -> list[float]:
+        return [float(ord(text[-1])) for text in texts]
+
+
+def test_a_reranker_orders_the_best_again_and_leaves_the_others_behind_them() -> None:
+    index = Fixed({"q": "abcdef"})
+    retriever = Retriever(index, [index], index, reranker=Backwards(), second_look=3, k=2)
+    assert ranked(retriever, Query("q", "q", "en")) == "cbadef"
+    assert {hit.passage.id for hit in retriever.retrieve(Query("q", "q", "en")).hits} == {"b", "c"}
+
+
+def test_a_reranker_is_not_asked_where_nothing_was_found() -> None:
+    index = Fixed({})
+    assert Retriever(index, [index], index, reranker=Backwards()).rank(Query("q", "q", "en"), 3) == []

@@ -19,7 +19,7 @@ def test_later_sources_win(tmp_path: Path) -> None:
         ("k", "0", "between 1 and 50"),
         ("k", "many", "whole number"),
         ("no_passage", "nan", "finite"),
-        ("rewrite", "perhaps", "true or false"),
+        ("sample", "perhaps", "true or false"),
         ("retriever", "magic", "hybrid, dense, lexical"),
         ("stop", "['a', 3]", "a list of strings"),
         ("stop", "['a'", "no TOML list"),

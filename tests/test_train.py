@@ -19,7 +19,8 @@ from chatbot.conversation import Conversation, Query
 from chatbot.errors import TrainingFailed
 from chatbot.generators.causal import Causal
 from chatbot.generators.seq2seq import Seq2Seq
-from chatbot.prompt import Prompt, chat_prompt
+from chatbot.history import from_messages
+from chatbot.prompt import Prompt, chat_prompt, conversational
 from chatbot.train.generator import Example, Losses, Objective, Prior, batches
 from chatbot.train.loop import CHECKPOINT, Progress, Schedule, run
 from chatbot.train.model import Lora, ready
@@ -396,6 +397,20 @@ def test_a_query_encoder_is_trained_and_passages_keep_their_vectors(
     before, after = SentenceEmbedder(), SentenceEmbedder(tmp_path / "out")
     assert abs(before.passages(["box 0 is red"]) - after.passages(["box 0 is red"])).max() < 1e-5
     assert abs(before.queries(["which box"]) - after.queries(["which box"])).max() > 1e-4
+
+
+def test_matrices_for_reading_conversations_are_trained_and_kept_apart(tmp_path: Path, tiny_llama: Path) -> None:
+    from chatbot.embedders.sentence import SentenceEmbedder
+
+    flags = ("--rank", "4", "--layers", "1", "--ranking", "0.1", "--learning-rate", "0.01", "--epochs", "3")
+    assert train(tmp_path, tiny_llama, "retriever", TURNS, *flags) == 0
+    assert (tmp_path / "out" / "adapter_model.safetensors").stat().st_size < 200_000
+    assert str(SentenceEmbedder().folder) not in (tmp_path / "out" / "adapter_config.json").read_text()
+    talk = conversational(from_messages([("user", "who"), ("assistant", "me")]), "when")
+    wanted = SentenceEmbedder().queries(["when me"])
+    before = SentenceEmbedder().queries([talk]) @ wanted.T
+    after = SentenceEmbedder(conversations=tmp_path / "out").queries([talk]) @ wanted.T
+    assert after > before
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import threading
@@ -16,6 +17,7 @@ from chatbot.embedders.base import Metric, Vectors
 from chatbot.embedders.weights import digest, locate
 from chatbot.errors import MissingModel
 from chatbot.loading import NOT_LOADED
+from chatbot.prompt import BETWEEN
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -28,26 +30,36 @@ _BATCH = 32  # texts
 class SentenceEmbedder:
     """`model` is the default's name, a folder, or a model's id on the hub. Any thread may call.
 
+    `conversations`: a folder of LoRA matrices from `train retriever --rank`; queries that hold a conversation
+    (`prompt.conversational`) are then encoded with them, by a second model that shares the first one's vocabulary and
+    is made when it is first needed. Passages, and queries that stand alone, keep their vectors.
+
     Raises MissingModel where it is not there or cannot be read. Never runs code that comes with a model.
     """
 
     metric: Metric = "cosine"
 
-    def __init__(self, model: str | Path = DEFAULT, threads: int = 0) -> None:
+    def __init__(self, model: str | Path = DEFAULT, threads: int = 0, conversations: str | Path | None = None) -> None:
         self._given = str(model)
+        self._conversations = conversations
         self._threads = threads  # 0: as torch likes
         self._loading = threading.Lock()
         self._loaded: Any = None
+        self._adapted: Any = None
 
     def passages(self, texts: Sequence[str]) -> Vectors:
         return self._unit(self._model().encode_document, texts)
 
     def queries(self, texts: Sequence[str]) -> Vectors:
-        return self._unit(self._model().encode_query, texts)
+        if self._conversations is None or not any(BETWEEN in text for text in texts):
+            return self._unit(self._model().encode_query, texts)
+        if not all(BETWEEN in text for text in texts):
+            return np.concatenate([self.queries([text]) for text in texts])
+        return self._unit(self._conversational_model().encode_query, texts)
 
     def warm(self) -> None:
         """Load now what would load at first use."""
-        self.queries(["warm"])
+        self.queries(["warm", BETWEEN])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -92,6 +104,28 @@ class SentenceEmbedder:
             if self._loaded is None:
                 self._loaded = self._load()
             return self._loaded
+
+    def _conversational_model(self) -> Any:
+        model = self._model()
+        with self._loading:
+            if self._adapted is None:
+                self._adapted = self._adapt(model)
+            return self._adapted
+
+    def _adapt(self, model: Any) -> Any:
+        from peft import PeftModel
+
+        frozen = {id(weights): weights for weights in model[0].model.get_input_embeddings().parameters()}
+        adapted = copy.deepcopy(model, memo=frozen)
+        try:
+            adapted[0].model = PeftModel.from_pretrained(adapted[0].model, str(self._conversations)).merge_and_unload()
+        except NOT_LOADED as error:
+            reason = str(error).partition("\n")[0]
+            raise MissingModel(
+                f"query_encoder {str(self._conversations)!r} does not fit the embedder ({reason}): "
+                "give one that was trained for it, or none"
+            ) from error
+        return adapted
 
     def _load(self) -> Any:
         import torch

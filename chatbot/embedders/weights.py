@@ -35,11 +35,11 @@ def _fetch(model: str) -> Path:
     try:
         return _cached(model) or Path(snapshot_download(model, ignore_patterns=_NOT_READ))
     except HFValidationError as error:
-        raise MissingModel(f"embedder {model!r} is neither a folder nor a hub id: give one of them") from error
+        raise MissingModel(f"model {model!r} is neither a folder nor a hub id: give one of them") from error
     except OSError as error:  # of the hub's own errors and httpx's, each is one
         reason = str(error).partition("\n")[0]
         raise MissingModel(
-            f"embedder {model!r} is no folder here and cannot be fetched from the Hugging Face hub ({reason})"
+            f"model {model!r} is no folder here and cannot be fetched from the Hugging Face hub ({reason})"
         ) from error
 
 

@@ -1,7 +1,10 @@
-"""The lexical index: BM25 over the words of `language.words`, kept by SQLite's FTS5 inside the catalogue."""
+"""The lexical index: BM25 or TF-IDF over the words of `language.words`, kept by SQLite's FTS5 in the catalogue."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 from chatbot.catalogue import Catalogue
@@ -23,11 +26,47 @@ class Lexical:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
+    def importance(self, words: Sequence[str]) -> dict[str, float]:
+        """idf of words of `language.words`, in nats; those that occur in no passage are left out."""
+        passages = sum(entry.passages for entry in self._catalogue.documents())
+        occurrences = self._catalogue.occurrences(list(words))
+        return {word: math.log(1 + passages / count) for word, count in occurrences.items()}
+
     def search(self, text: str, k: int, scope: Scope = EVERYTHING) -> Ranking:
         self._catalogue.keys_of(scope)  # raises for a collection that is not there
         occurrences = self._catalogue.occurrences(list(dict.fromkeys(words(text))))
         terms = _affordable(occurrences)
         return self._catalogue.matching(terms, k, scope) if terms and k > 0 else []
+
+
+class TfIdf:
+    """Cosine between weights (1 + log tf) idf (Salton and Buckley 1988), of the passages that BM25 ranks highest.
+
+    For comparisons: it reads those passages' words again at each search.
+    """
+
+    def __init__(self, catalogue: Catalogue, candidates: int = 1_000) -> None:
+        self._catalogue = catalogue
+        self._bm25 = Lexical(catalogue)
+        self._candidates = candidates
+
+    def search(self, text: str, k: int, scope: Scope = EVERYTHING) -> Ranking:
+        ids = [id for id, _ in self._bm25.search(text, self._candidates, scope)]
+        counts = {id: Counter(words(f"{p.heading}\n{p.text}")) for id, p in self._catalogue.passages(ids).items()}
+        asked = Counter(words(text))
+        idf = self._bm25.importance(list(set(asked).union(*counts.values())))
+        query = _tf_idf(asked, idf)
+        scored = [(id, _cosine(query, _tf_idf(each, idf))) for id, each in counts.items()]
+        return sorted(scored, key=lambda pair: -pair[1])[: max(0, k)]
+
+
+def _tf_idf(counts: Mapping[str, int], idf: Mapping[str, float]) -> dict[str, float]:
+    return {word: (1 + math.log(count)) * idf[word] for word, count in counts.items() if word in idf}
+
+
+def _cosine(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    lengths = math.hypot(*one.values()) * math.hypot(*other.values())
+    return sum(weight * other.get(word, 0.0) for word, weight in one.items()) / lengths if lengths else 0.0
 
 
 def _affordable(occurrences: dict[str, int]) -> list[str]:

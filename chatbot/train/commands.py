@@ -57,6 +57,9 @@ class Options:
     objective: Objective = field(default_factory=Objective)
     query_encoder: bool = False
     hindsight: bool = False
+    # of `train retriever`
+    ranking: float = 0.0
+    layers: int = 0
 
 
 @dataclass(slots=True)
@@ -131,7 +134,7 @@ def train_rewriter(chosen: Settings, options: Options, fetching: Fetching, repor
     learned, measured = _rows(options, read_rows)
     branches, folder = _branches(chosen, options, fetching)
     maker = Maker(branches, REFUSAL)
-    examples, told = ([maker.rewrite(row) for row in rows] for rows in (learned, measured))
+    examples, told = ([maker.rewrite(row, worked=False) for row in rows] for rows in (learned, measured))
     task = _Task(
         Losses(branches, (), Objective(smoothing=options.objective.smoothing)),
         lambda number: batches(examples, options.batch, options.schedule.seed + number),
@@ -144,16 +147,23 @@ def train_rewriter(chosen: Settings, options: Options, fetching: Fetching, repor
 def train_retriever(chosen: Settings, options: Options, fetching: Fetching, report: Report) -> Progress:
     """An embedder for `--set embedder=`, whose query side has learned. Rows with `gold` passages, or with a rewrite."""
     learned, measured = _rows(options, read_rows)
-    encoder = _encoder(chosen)
+    encoder = _encoder(chosen, options.lora, options.layers)
     temperature, _ = assemble.prior(chosen, "cosine")
     embed = assemble.embedder(chosen)  # loads its weights once
     pairs, told = (_pairs(rows, embed) for rows in (learned, measured))
 
     def shuffled(number: int) -> Sequence[Sequence[Pair]]:
-        order = random.Random(options.schedule.seed + number).sample(pairs, len(pairs))
-        return _cut(order, options.batch)
+        chance = random.Random(options.schedule.seed + number)
+        order = chance.sample(pairs, len(pairs))
+        near = 16 * options.batch  # of which those of like lengths go together, for less padding
+        batches = [
+            batch
+            for some in _cut(order, near)
+            for batch in _cut(sorted(some, key=lambda pair: len(pair.query)), options.batch)
+        ]
+        return chance.sample(batches, len(batches))
 
-    task = _Task(QueryLosses(encoder, temperature), shuffled, _cut(told, options.batch), encoder.save)
+    task = _Task(QueryLosses(encoder, temperature, options.ranking), shuffled, _cut(told, options.batch), encoder.save)
     return _run(task, options, report)
 
 
@@ -191,13 +201,13 @@ def _branches(chosen: Settings, options: Options, fetching: Fetching) -> tuple[T
     return ready(folder, options.lora, options.before, options.checkpointing), chosen.generator
 
 
-def _encoder(chosen: Settings) -> QueryEncoder:
+def _encoder(chosen: Settings, lora: Lora | None = None, layers: int = 0) -> QueryEncoder:
     embed = assemble.embedder(chosen)
     if not isinstance(embed, SentenceEmbedder):
         raise WrongSetting(
             f"embedder is {chosen.embedder!r}: a query encoder is trained of sentence-transformers models"
         )
-    return QueryEncoder(embed.folder)
+    return QueryEncoder(embed.folder, lora, layers)
 
 
 @contextlib.contextmanager

@@ -50,9 +50,9 @@ class Maker:
         query = Query(row.question, "", detect(row.question))
         return self._example(row, [chat_prompt(_conversation(row), query)], [0.0], group=str(row.number))
 
-    def rewrite(self, row: Row) -> Example:
+    def rewrite(self, row: Row, worked: bool = True) -> Example:
         """One branch: the question as it was asked, to the question that stands alone."""
-        prompt = rewrite_prompt(_conversation(row), row.question, detect(row.question))
+        prompt = rewrite_prompt(_conversation(row), row.question, detect(row.question), worked)
         return self._example(row, [prompt], [0.0], group=str(row.number))
 
     def _example(self, row: Row, prompts: Sequence[Prompt], prior: Sequence[float], group: str) -> Example:

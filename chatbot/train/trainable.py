@@ -210,6 +210,12 @@ def _save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, base: st
         return
     for config in model.peft_config.values():
         config.base_model_name_or_path = base  # not the folder on this machine
+    save_adapter(model, folder)
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """LoRA matrices alone."""
+    folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(str(folder))
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
 

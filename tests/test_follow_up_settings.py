@@ -1,0 +1,42 @@
+"""Settings that decide how follow-ups are searched, from a setting to what is searched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chatbot import assemble
+from chatbot.errors import WrongSetting
+from chatbot.generators.scripted import Scripted
+from chatbot.rewrite import ByGenerator, ByTerms, Verbatim
+from chatbot.settings import Settings, load
+
+
+def chosen(tmp_path: Path, **values: object) -> Settings:
+    return load(tmp_path, overrides=values, environment={})
+
+
+def unused() -> Scripted:
+    raise AssertionError("the generator is asked for though it does not rewrite")
+
+
+def test_the_generator_is_loaded_only_where_it_rewrites(tmp_path: Path) -> None:
+    assert isinstance(assemble.rewriter(chosen(tmp_path, rewriter="none"), unused), Verbatim)
+    assert isinstance(assemble.rewriter(chosen(tmp_path, rewriter="terms"), unused), ByTerms)
+    assert isinstance(assemble.rewriter(chosen(tmp_path, rewriter="generator"), Scripted), ByGenerator)
+
+
+@pytest.mark.parametrize("name", ["rewriter", "query_encoder"])
+def test_a_folder_without_an_adapter_is_named(name: str, tmp_path: Path) -> None:
+    make = {"rewriter": lambda c: assemble.rewriter(c, unused), "query_encoder": assemble.query_encoder}[name]
+    with pytest.raises(WrongSetting, match=f"{name} .*nowhere.* adapter_config.json"):
+        make(chosen(tmp_path, **{name: str(tmp_path / "nowhere")}))
+
+
+def test_a_query_encoder_is_of_the_embedder_that_it_was_trained_for(tmp_path: Path) -> None:
+    (tmp_path / "embedder").mkdir()
+    assert assemble.query_encoder(chosen(tmp_path, embedder=str(tmp_path / "embedder"))) is None
+    assert assemble.query_encoder(chosen(tmp_path, query_encoder="none")) is None
+    with pytest.raises(WrongSetting, match="query_encoder=none"):
+        assemble.query_encoder(chosen(tmp_path, embedder="hashing", query_encoder="somewhere"))
