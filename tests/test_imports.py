@@ -64,7 +64,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         " dialogue assembly",
     ),
     "commands": (
-        "cli doctor evaluate",
+        "cli cli.arguments cli.chat cli.documents cli.measure cli.terminal cli.training doctor evaluate",
         "values settings rows judged equations protocols stores models steps dialogue assembly bulk bench training"
         " commands ui",
     ),
@@ -123,7 +123,7 @@ OWNERS: dict[str, str] = {
     " chatbot.generators.seq2seq chatbot.likelihood chatbot.rag_token chatbot.retrieve chatbot.sampling"
     " chatbot.train.commands chatbot.train.encoder chatbot.train.examples chatbot.train.generator chatbot.train.loop"
     " chatbot.train.model chatbot.train.retriever chatbot.train.trainable",
-    "tqdm": "chatbot.cli",
+    "tqdm": "chatbot.cli.terminal",
     "trafilatura": "chatbot.parse.web",
     "transformers": "chatbot.bench.rag chatbot.bench.systems chatbot.embedders.dpr chatbot.embedders.sentence"
     " chatbot.generators.adapter chatbot.generators.causal chatbot.generators.lean chatbot.generators.openvino"
