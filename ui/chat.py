@@ -28,11 +28,12 @@ from chatbot import (
 )
 from ui import render
 from ui.assets import asset, stylesheet
+from ui.chooser import Chooser
 from ui.endpoint import offer_endpoint
 from ui.i18n import Texts, preferred, texts
 from ui.panel import Shares, panel_value, turn_value
 from ui.place import Place, place
-from ui.scope import Chooser, gone, narrowed
+from ui.scope import gone, narrowed
 from ui.thread import Aside, Asking, messages, passage_at, running, without_last
 
 if TYPE_CHECKING:

@@ -65,7 +65,7 @@ class Documents:
         self._rebuilding = gr.HTML(apply_default_css=False, elem_classes="mg-app")
         with gr.Row():
             with gr.Column(scale=3, min_width=280):
-                self._files = gr.File(label=words["upload"], file_count="multiple", height=186, elem_classes="mg-files")
+                self._files = gr.File(label=words["upload"], file_count="multiple", height=252, elem_classes="mg-files")
             with gr.Column(scale=2, min_width=260, elem_classes="mg-into"):
                 self._into = gr.Dropdown(
                     label=words["into"],
