@@ -92,17 +92,7 @@ class Documents:
         quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         telling = quick | {"queue": True}  # gradio shows gr.Info and gr.Warning for queued events only
         watching = [self._visitor, self._seen]
-        watched = [
-            self._seen,
-            self._clock,
-            self._rebuilding,
-            self._asked,
-            self._cancel,
-            self._arriving,
-            self._into,
-            self._collections,
-            self._listed,
-        ]
+        watched = self._watched
         page.load(self._watch_anew, watching, [self._visitor, *watched], js=_READ_VISITOR, **quick)
         self._files.upload(
             self._add,
@@ -131,6 +121,21 @@ class Documents:
             (self._collections.remove, self._delete_collection),
         ):
             event(handler, watching, watched, **telling)
+
+    @property
+    def _watched(self) -> list[gr.blocks.Block]:
+        """What `_watch` gives values for."""
+        return [
+            self._seen,
+            self._clock,
+            self._rebuilding,
+            self._asked,
+            self._cancel,
+            self._arriving,
+            self._into,
+            self._collections,
+            self._listed,
+        ]
 
     @property
     def translated(self) -> list[gr.blocks.Block]:
@@ -200,6 +205,8 @@ class Documents:
 
     def _watch(self, visitor: str, seen: Seen, request: gr.Request) -> tuple[Any, ...]:
         """How things are; only what has changed is drawn again, and the clock ticks while something goes on."""
+        if not visitor:  # the page is loading still: `_watch_anew` is on its way, and must not be overtaken
+            return (gr.skip(),) * len(self._watched)
         words, batches, rebuilding = self._say(request), self._batches(visitor), self._knowledge.rebuilding
         running = any(not batch.done for batch in batches)
         entries, collections = self._knowledge.documents(), self._knowledge.collections()
