@@ -28,6 +28,12 @@ element.addEventListener('click', event => {
 });
 """
 
+# it unfolds below the window, whose height the conversation takes
+_INTO_VIEW = """() => {
+  const fold = document.activeElement?.closest('.mg-scope');
+  setTimeout(() => fold?.scrollIntoView({block: 'nearest', behavior: 'smooth'}), 250);
+}"""
+
 
 class Chooser:
     """A line that unfolds into what can be searched. Laid out where it is made; `scope` is the tab's own."""
@@ -50,6 +56,7 @@ class Chooser:
         offered = [self._scope, self._fold, *fields]
         chosen = [self._scope, *fields]
         self._fold.expand(self._offer, [self._scope], offered, **quick)
+        self._fold.expand(None, js=_INTO_VIEW, **quick)
         self._collections.input(self._choose_collections, chosen, offered, **quick)
         gr.on([each.input for each in fields[1:]], self._choose, chosen, [self._scope, self._fold], **quick)
         self._days.days(self._choose_days, [self._scope], [self._scope, self._fold], **quick)
