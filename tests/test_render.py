@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chatbot import Citation, Hit, Passage, Query, Reply, Scope, Turn
@@ -227,6 +227,7 @@ def test_of_very_many_files_the_number_of_the_rest_is_shown():
 
 
 @given(READABLE, READABLE.filter(bool), READABLE)
+@example(HOSTILE, HOSTILE, HOSTILE)
 def test_a_source_in_its_document_is_its_pages_text_with_the_passage_marked(before: str, marked: str, after: str):
     source = Passage("d:0", "d", "a.txt", marked, start=len(before), end=len(before) + len(marked))
     html = render.place(source, place(source, before + marked + after), 0, 1, WORDS)
