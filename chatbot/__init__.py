@@ -16,12 +16,15 @@ from chatbot.conversation import Citation, Conversation, Query, Reply, Turn
 from chatbot.errors import MarginaliaError
 from chatbot.events import Answered, Event, Retrieved, Rewritten, Token
 from chatbot.passage import Document, Hit, Page, Passage
-from chatbot.scope import Scope
+from chatbot.scope import DEFAULT as DEFAULT_COLLECTION
+from chatbot.scope import EVERYTHING, Scope
 
 if TYPE_CHECKING:
     from chatbot.assemble import Chatbot, open_chatbot
 
 __all__ = [
+    "DEFAULT_COLLECTION",
+    "EVERYTHING",
     "Answered",
     "Chatbot",
     "Citation",

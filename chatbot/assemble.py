@@ -179,11 +179,14 @@ class Chatbot:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "fetched"
             progress(0.0, f"fetching {address}")
-            max_bytes, private = self.settings.max_file_mb * 1_000_000, self.settings.private_addresses
-            name = fetch(address, file, max_bytes=max_bytes, private_addresses=private)
+            name = self._fetch(address, file)
             return self.knowledge.add(
                 file, name=name, replace=replace, keep=keep, collection=collection, progress=progress
             )
+
+    def _fetch(self, address: str, into: Path) -> str:
+        max_bytes, private = self.settings.max_file_mb * 1_000_000, self.settings.private_addresses
+        return fetch(address, into, max_bytes=max_bytes, private_addresses=private)
 
     def load_sample(self) -> bool:
         """Add the sample documents, if the knowledge base is empty and they never were; whether they are there."""
@@ -200,7 +203,7 @@ class Chatbot:
         with self._making:
             if self._ingestion is None:
                 folder = self.settings.home / "arriving"
-                self._ingestion = Ingestion(self.knowledge, folder, self.embedder.apart)
+                self._ingestion = Ingestion(self.knowledge, folder, self.embedder.apart, fetch=self._fetch)
             return self._ingestion
 
     def finish_rebuilding(self, progress: Progress = silent) -> None:

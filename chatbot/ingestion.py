@@ -1,7 +1,8 @@
 """Files on their way into the knowledge base: a queue that several people fill and threads empty.
 
 What was handed in survives a kill: its copy and its line in the queue are written before `submit` returns, and stay
-until the document is in, has failed or was given up. A file that was being read is begun anew. A file goes in as
+until the document is in, has failed or was given up. A file that was being read is begun anew; so is a web address
+that was being fetched. A file goes in as
 `KnowledgeBase.add` does it, wholly or not at all; this module reads, splits and embeds nothing itself.
 """
 
@@ -19,14 +20,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, Protocol
 
 from chatbot.errors import HomeDamaged, MarginaliaError, NameTaken, PackedFiles, UnreadableDocument
+from chatbot.fetch import fetch, name_of
 from chatbot.knowledge import Outcome
 from chatbot.parse import Member, unpack
 from chatbot.progress import Progress
+from chatbot.scope import DEFAULT
 
 State = Literal["waiting", "reading", "embedding", "asking", "added", "replaced", "unchanged", "failed", "cancelled"]
 Choice = Literal["replace", "keep", "skip"]
@@ -44,6 +48,11 @@ CREATE TABLE IF NOT EXISTS files (
     passages INTEGER NOT NULL
 )
 """
+_ADDED_SINCE = {"collection": DEFAULT, "address": ""}  # columns that a queue of an earlier version has not
+_COLUMNS = "id, batch, owner, name, bytes, choice, state, message, passages, collection, address"
+
+Fetch = Callable[[str, Path], str]  # writes what a web address holds to a file; the document's name
+_FETCH: Fetch = partial(fetch, max_bytes=100_000_000)
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +67,7 @@ class Knowledge(Protocol):
         name: str | None,
         replace: bool,
         keep: bool,
+        collection: str,
         progress: Progress,
         embedding: Callable[[int, int], None],
     ) -> Outcome: ...
@@ -76,6 +86,8 @@ class File:
     state: State = "waiting"
     message: str = ""  # why it failed; else what a person should know of it
     passages: int = 0  # 0: not known yet
+    collection: str = DEFAULT
+    address: str = ""  # that it is fetched from; "": it was handed in
     embedded: int = 0  # passages of them
 
 
@@ -121,7 +133,8 @@ class Ingestion:
     """Any thread may call; nothing here waits for a file. `folder` is its own. Raises HomeDamaged.
 
     Batches take turns, so that one file does not wait behind another person's five hundred. What was left over when
-    the last process ended goes on at once. `around` is entered by each thread that works.
+    the last process ended goes on at once. `around` is entered by each thread that works. `fetch` raises
+    UnreadableDocument.
     """
 
     def __init__(
@@ -130,10 +143,12 @@ class Ingestion:
         folder: Path,
         around: Callable[[], AbstractContextManager[None]] = nullcontext,
         threads: int = _THREADS,
+        fetch: Fetch = _FETCH,
     ) -> None:
         self._knowledge = knowledge
         self._folder = folder
         self._around = around
+        self._fetch = fetch
         self._changed = threading.Condition()
         self._files: dict[str, File] = {}
         self._turns = itertools.count(1)
@@ -154,6 +169,7 @@ class Ingestion:
         owner: str = "",
         replace: bool = False,
         keep: bool = False,
+        collection: str = DEFAULT,
         move: bool = False,
     ) -> str:
         """The batch's id, once (file, name) are in our hands: `move` takes the files away from where they are.
@@ -161,13 +177,20 @@ class Ingestion:
         `replace`, `keep`: what to do where a name is taken by other content; without either, it is asked. A file that
         cannot be copied has failed. The owner's earlier batches that are done are shown no more.
         """
-        batch = uuid.uuid4().hex
-        choice: Literal["", "replace", "keep"] = "replace" if replace else "keep" if keep else ""
-        taken = [self._take(File(uuid.uuid4().hex, batch, owner, name, 0, choice), path, move) for path, name in files]
-        with self._changed:
-            self._drop(earlier for earlier in self._of(owner) if earlier.done)
-            self._insert(taken)
-        return batch
+        new = File("", uuid.uuid4().hex, owner, "", 0, _choice(replace, keep), collection=collection)
+        self._hand_in([self._take(_named(new, name), path, move) for path, name in files], owner)
+        return new.batch
+
+    def submit_address(
+        self, address: str, *, owner: str = "", replace: bool = False, keep: bool = False, collection: str = DEFAULT
+    ) -> str:
+        """As `submit`, for what a web address holds: it is fetched when its turn comes, which may fail then.
+
+        Raises UnreadableDocument where it is no web address.
+        """
+        new = File("", uuid.uuid4().hex, owner, "", 0, _choice(replace, keep), collection=collection, address=address)
+        self._hand_in([_named(new, name_of(address))], owner)
+        return new.batch
 
     def batches(self, owner: str | None = None) -> tuple[Batch, ...]:
         """Oldest first: those of an owner, or of everybody."""
@@ -175,7 +198,8 @@ class Ingestion:
             return self._of(owner)
 
     def cancel(self, batch: str, owner: str | None = None) -> None:
-        """Nothing more of it goes in; what is in stays. A file that is being read is given up within a few seconds."""
+        """Nothing more of it goes in; what is in stays. A file that is being read is given up within a few seconds,
+        an address that is being fetched when it is there or its time is up."""
         with self._changed:
             for file in self._in(batch, owner):
                 if file.state in ("waiting", "asking"):
@@ -213,6 +237,11 @@ class Ingestion:
             self._store.close()
 
     # -- the queue, under the lock
+
+    def _hand_in(self, files: Sequence[File], owner: str) -> None:
+        with self._changed:
+            self._drop(earlier for earlier in self._of(owner) if earlier.done)
+            self._insert(files)
 
     def _of(self, owner: str | None) -> tuple[Batch, ...]:
         grouped: dict[str, list[File]] = {}
@@ -252,9 +281,8 @@ class Ingestion:
 
     def _insert(self, files: Sequence[File], instead_of: File | None = None) -> None:
         self._store.executemany(
-            "INSERT INTO files (id, batch, owner, name, bytes, choice, state, message, passages) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [(f.id, f.batch, f.owner, f.name, f.bytes, f.choice, f.state, f.message, f.passages) for f in files],
+            f"INSERT INTO files ({_COLUMNS}) VALUES ({', '.join('?' * len(_COLUMNS.split(', ')))})",
+            [tuple(getattr(file, column) for column in _COLUMNS.split(", ")) for file in files],
         )
         if instead_of is not None:
             self._store.execute("DELETE FROM files WHERE id = ?", (instead_of.id,))
@@ -314,10 +342,11 @@ class Ingestion:
         """What became of it."""
         try:
             outcome = self._knowledge.add(
-                self._folder / file.id / "file",
+                self._fetched(file) if file.address else self._folder / file.id / "file",
                 name=file.name,
                 replace=file.choice == "replace",
                 keep=file.choice == "keep",
+                collection=file.collection,
                 progress=lambda share, doing: self._check(file.id),
                 embedding=lambda done, of: self._report(file.id, done, of),
             )
@@ -335,6 +364,17 @@ class Ingestion:
         return replace(
             file, state=outcome.status, message=outcome.message, passages=outcome.passages, embedded=outcome.passages
         )
+
+    def _fetched(self, file: File) -> Path:
+        """The file that its address holds; one that was fetched already is not fetched again."""
+        place = self._folder / file.id / "file"
+        if not place.exists():
+            coming = place.with_name("coming")
+            coming.parent.mkdir(exist_ok=True)
+            self._fetch(file.address, coming)
+            self._check(file.id)
+            coming.rename(place)
+        return place
 
     def _check(self, id: str) -> None:
         """Raises _Cancelled where the file is no longer wanted, and so ends the adding that calls this."""
@@ -368,7 +408,7 @@ class Ingestion:
             shutil.rmtree(self._folder / each.id, ignore_errors=True)
 
     def _member(self, file: File, member: Member) -> File:
-        of_zip = replace(file, id=uuid.uuid4().hex, name=member.name, bytes=0, state="waiting")
+        of_zip = replace(file, id=uuid.uuid4().hex, name=member.name, bytes=0, state="waiting", address="")
         if member.path is None:
             return replace(of_zip, state="failed", message=member.problem)
         return self._take(of_zip, member.path, move=True)
@@ -402,6 +442,9 @@ class Ingestion:
             store.execute("PRAGMA journal_mode = WAL")
             store.execute("PRAGMA secure_delete = ON")
             store.execute(_TABLE)
+            there = {row[1] for row in store.execute("PRAGMA table_info(files)")}
+            for column in _ADDED_SINCE.keys() - there:
+                store.execute(f"ALTER TABLE files ADD COLUMN {column} TEXT NOT NULL DEFAULT '{_ADDED_SINCE[column]}'")
             store.commit()
         except (OSError, sqlite3.DatabaseError) as error:
             raise HomeDamaged(
@@ -411,9 +454,7 @@ class Ingestion:
 
     def _recover(self) -> None:
         """What waited or was being read waits; copies that belong to nothing go."""
-        rows: Sequence[tuple[Any, ...]] = self._store.execute(
-            "SELECT id, batch, owner, name, bytes, choice, state, message, passages FROM files ORDER BY place"
-        ).fetchall()
+        rows: Sequence[tuple[Any, ...]] = self._store.execute(f"SELECT {_COLUMNS} FROM files ORDER BY place").fetchall()
         self._files = {row[0]: File(*row) for row in rows}
         self._drop(batch for batch in self._of(None) if all(f.state not in UNDONE | {"asking"} for f in batch.files))
         self._store.commit()
@@ -421,6 +462,15 @@ class Ingestion:
         for place in os.scandir(self._folder):
             if place.is_dir() and place.name not in kept:
                 shutil.rmtree(place.path, ignore_errors=True)
+
+
+def _choice(replace: bool, keep: bool) -> Literal["", "replace", "keep"]:
+    return "replace" if replace else "keep" if keep else ""
+
+
+def _named(file: File, name: str) -> File:
+    """One of a batch."""
+    return replace(file, id=uuid.uuid4().hex, name=name)
 
 
 def _left(files: Iterable[File]) -> float:

@@ -74,7 +74,11 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "bulk": ("bulk", "values settings protocols stores indexes steps assembly"),
     "package": ("", "values assembly"),  # chatbot/__init__.py: what others may use
-    "ui": ("ui ui.app ui.chat ui.i18n ui.render ui.run ui.thread", "package ui"),
+    "ui": (
+        "ui ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.i18n ui.panel ui.place ui.render ui.run"
+        " ui.scope ui.thread",
+        "package ui",
+    ),
 }
 
 # library: the modules that may import it
@@ -84,7 +88,7 @@ OWNERS: dict[str, str] = {
     "docx": "chatbot.parse.word",
     "fastapi": "ui.app",
     "filelock": "chatbot.assemble",
-    "gradio": "ui.app ui.chat",
+    "gradio": "ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint",
     "huggingface_hub": "chatbot.embedders.weights",
     "httpx": "chatbot.fetch chatbot.index.chroma",
     "jinja2": "chatbot.generators.causal",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -56,6 +57,7 @@ class Slow:
         self.allowed = threading.Semaphore(0)
         self.begun: list[str] = []
         self.added: list[str] = []
+        self.into: dict[str, str] = {}  # which collection
 
     def add(
         self,
@@ -64,6 +66,7 @@ class Slow:
         name: str | None,
         replace: bool,
         keep: bool,
+        collection: str,
         progress: Progress,
         embedding: Callable[[int, int], None],
     ) -> Outcome:
@@ -76,6 +79,7 @@ class Slow:
             assert self.allowed.acquire(timeout=20)
         progress(0.95, f"storing {name}")
         self.added.append(name)
+        self.into[name] = collection
         return Outcome(name, "added", "", "d1", 40)
 
 
@@ -241,6 +245,53 @@ def test_closing_keeps_what_is_not_in_for_the_next_start(slow: tuple[Slow, Inges
     assert reopened.wait(15)
     assert again.added == ["1.md", "2.md"]
     assert [batch.files[0].owner for batch in reopened.batches()] == ["me"]
+    reopened.close()
+
+
+def test_a_queue_of_an_earlier_version_opens_and_its_files_go_into_the_default_collection(tmp_path: Path):
+    (tmp_path / "queue" / "f1").mkdir(parents=True)
+    write(tmp_path / "queue" / "f1", "file")
+    with sqlite3.connect(tmp_path / "queue" / "queue.sqlite") as store:
+        store.execute(
+            "CREATE TABLE files (place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, batch TEXT NOT NULL,"
+            " owner TEXT NOT NULL, name TEXT NOT NULL, bytes INTEGER NOT NULL, choice TEXT NOT NULL,"
+            " state TEXT NOT NULL, message TEXT NOT NULL, passages INTEGER NOT NULL)"
+        )
+        store.execute("INSERT INTO files VALUES (1, 'f1', 'b', 'me', 'a.md', 9, '', 'waiting', '', 0)")
+    store.close()
+    knowledge = Slow()
+    knowledge.allowed.release(1000)
+    ingestion = Ingestion(knowledge, tmp_path / "queue", threads=1)
+    ingestion.submit([write(tmp_path / "in", "b.md")], owner="other", collection="handbook")
+    assert ingestion.wait(15)
+    ingestion.close()
+    assert knowledge.into == {"a.md": "default", "b.md": "handbook"}
+
+
+def test_a_web_address_is_fetched_when_its_turn_comes(tmp_path: Path):
+    fetched: list[str] = []
+
+    def fetch(address: str, into: Path) -> str:
+        fetched.append(address)
+        if "nowhere" in address:
+            raise UnreadableDocument(f"{address!r} cannot be reached")
+        into.write_text("Dogs may come.", "utf-8")
+        return "not used"
+
+    knowledge = Slow()
+    ingestion = Ingestion(knowledge, tmp_path / "queue", threads=1, fetch=fetch)
+    ingestion.submit_address("https://example.org/dogs", collection="web")
+    until(lambda: knowledge.begun)
+    ingestion.close()  # it is in nobody's hands now, but on disk
+    knowledge.allowed.release(1000)
+    reopened = Ingestion(knowledge, tmp_path / "queue", threads=1, fetch=fetch)
+    reopened.submit_address("https://nowhere.example", owner="other")
+    assert reopened.wait(15)
+    assert states(reopened) == {"example.org/dogs": "added", "nowhere.example": "failed"}
+    assert knowledge.into == {"example.org/dogs": "web"}
+    assert fetched == ["https://example.org/dogs", "https://nowhere.example"]  # the first only once
+    with pytest.raises(UnreadableDocument, match="no web address"):
+        reopened.submit_address("example")
     reopened.close()
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chatbot import Citation, Hit, Passage, Query, Reply, Turn
+from chatbot import Citation, Hit, Passage, Query, Reply, Scope, Turn
+from chatbot.catalogue import Collection, Entry
 from chatbot.ingestion import Batch, File
 from ui import render
 from ui.i18n import LANGUAGES, preferred, texts
+from ui.place import WINDOW, place
+from ui.scope import holds, midnight, narrowed, said
 
 WORDS = texts("en")
 HOSTILE = "<img src=x onerror=alert(1)> ![](https://evil.example/?q=1) [a](javascript:x) `b` **c** $$d$$ &lt; </div>"
@@ -220,3 +224,73 @@ def test_of_very_many_files_the_number_of_the_rest_is_shown():
     files = tuple(File(str(n), "b", "", f"{n}.md", 1) for n in range(render.SHOWN + 7))
     page = Page(render.arriving([Batch("b", files)], WORDS))
     assert page.tags.count("tr") == render.SHOWN + 1 and page.text.endswith("and 7 more files")
+
+
+@given(READABLE, READABLE.filter(bool), READABLE)
+@example(HOSTILE, HOSTILE, HOSTILE)
+def test_a_source_in_its_document_is_its_pages_text_with_the_passage_marked(before: str, marked: str, after: str):
+    source = Passage("d:0", "d", "a.txt", marked, start=len(before), end=len(before) + len(marked))
+    html = render.place(source, place(source, before + marked + after), 0, 1, WORDS)
+    found = re.search(r'<div class="mg-page"[^>]*>(.*?)<mark>(.*?)</mark>(.*?)</div>', html, re.DOTALL)
+    assert found and [Page(part).text for part in found.groups()] == [before, marked, after]
+    assert Page(html).tags.count("mark") == 1
+
+
+def test_of_a_huge_page_a_window_around_the_passage_is_shown_which_grows():
+    text = "".join(f"{n:07} " for n in range(10_000))
+    source = Passage("d:0", "d", "a.txt", text[40_000:40_400], start=40_000, end=40_400)
+    seen = place(source, text)
+    assert seen and seen.last - seen.first == WINDOW and seen.first < seen.start < seen.end < seen.last
+    page = Page(render.place(source, seen, 2, 3, WORDS))
+    assert page.text.count(WORDS["place.above"]) == page.text.count(WORDS["place.below"]) == 1
+    asked = [value for name, value in page.attributes if name == "data-first"]
+    more = place(source, text, int(asked[0] or 0), seen.last)
+    assert more and (more.first, more.last) == (seen.first - WINDOW, seen.last)
+    whole = place(source, text, -(10**9), 10**9)
+    assert whole and (whole.first, whole.last) == (0, len(text))
+    assert place(source, text, 60_000, "no number") == seen  # never less than the passage and what is around it
+    assert WORDS["place.above"] not in Page(render.place(source, whole, 2, 3, WORDS)).text
+
+
+def test_a_passage_is_found_where_it_has_moved_to_and_is_gone_where_it_has_not():
+    source = Passage("d:0", "d", HOSTILE, "leave of absence", start=3, end=19)
+    moved = place(source, "of the leave of absence")
+    assert moved and moved.text[moved.start : moved.end] == source.text
+    assert place(source, "of leave") is None
+    page = Page(render.place(source, None, 0, 1, WORDS))
+    assert WORDS["place.gone"] in page.text and "img" not in page.tags and "mark" not in page.tags
+
+
+SOME = st.lists(st.sampled_from(["a", "b", "c"]), max_size=2, unique=True).map(tuple)
+MOMENT = st.none() | st.datetimes(datetime(2026, 1, 1), datetime(2026, 1, 9)).map(lambda day: day.replace(tzinfo=UTC))
+SCOPES = st.builds(Scope, SOME, SOME, SOME, SOME, MOMENT, MOMENT)
+
+
+@given(SCOPES, SCOPES, st.tuples(*[st.sampled_from("abc")] * 4), st.integers(1, 9))
+def test_what_is_chosen_never_reaches_beyond_what_is_allowed(allowed, chosen, told, day):
+    collection, id, kind, language = told
+    entry = Entry(id, "n", kind, 1, None, 1, language, f"2026-01-0{day}T12:00:00+00:00", "", collection)
+    if holds(narrowed(allowed, chosen), entry):
+        assert holds(allowed, entry)
+    if holds(allowed, entry) and holds(chosen, entry):
+        assert holds(narrowed(allowed, chosen), entry)
+
+
+def test_what_is_searched_is_said_in_one_line():
+    scope = Scope(("hand\nbook",), ("d1", "d2"), ("pdf",), (), midnight("2026-01-31"), midnight("2026-02-28", later=1))
+    assert said(Scope(), WORDS) == "Searching: all documents"
+    assert said(scope, WORDS) == (
+        "Searching: hand\nbook, 2 documents, pdf, added since 2026-01-31, added until 2026-02-28"
+    )
+    assert [midnight(day) for day in ("", "0002-01-01", "9999-12-31", "x", None)] == [None] * 5
+
+
+def test_collections_and_documents_are_only_text_and_one_collection_alone_needs_no_choosing():
+    listed = [Collection(HOSTILE, 2, 3), Collection("default", 1, 1)]
+    page = Page(render.collections(listed, HOSTILE, WORDS))
+    assert HOSTILE in page.text and "All collections 3" in page.text
+    assert ("data-key", HOSTILE) in page.attributes and set(page.tags) == {"div", "span", "button", "small"}
+    assert render.collections(listed[:1], None, WORDS) == ""
+    entry = Entry("d", HOSTILE, HOSTILE, 1, None, 1, "en", HOSTILE, HOSTILE, HOSTILE)
+    assert Page(render.documents([entry], WORDS, several=True)).text.count(HOSTILE) == 5
+    assert "img" not in Page(render.documents([entry], WORDS)).tags

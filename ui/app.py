@@ -8,12 +8,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import ipaddress
-import logging
 import re
 import secrets
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -23,7 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatbot import Conversation, MarginaliaError
 from ui import render
-from ui.chat import RagChat, stylesheet
+from ui.assets import listing, stylesheet
+from ui.chat import RagChat
+from ui.documents import Documents
 from ui.i18n import Texts, texts
 from ui.thread import Asking
 
@@ -41,53 +41,7 @@ _READ_KEY = """(_, ...others) => {
   sessionStorage.setItem('marginalia', key);
   return [key, ...others];
 }"""
-_READ_VISITOR = """(_, ...others) => {
-  let key = localStorage.getItem('marginalia-visitor');
-  if (!key) key = [...crypto.getRandomValues(new Uint8Array(16))].map(b => b.toString(16).padStart(2, '0')).join('');
-  localStorage.setItem('marginalia-visitor', key);
-  return [key, ...others];
-}"""
 _WRITE_KEY = "key => { sessionStorage.setItem('marginalia', key); return []; }"
-
-# Deleting takes two clicks on the same button: the first asks, and is forgotten after a while or when focus leaves.
-_LIST_SCRIPT = """
-const disarm = button => {
-  if (!button.classList.contains('mg-armed')) return;
-  button.classList.remove('mg-armed');
-  button.textContent = button.dataset.was;
-};
-element.addEventListener('click', event => {
-  const open = event.target.closest('.mg-open'), button = event.target.closest('.mg-delete');
-  if (open) trigger('open', {key: open.dataset.key});
-  if (!button) return;
-  if (button.classList.contains('mg-armed')) { disarm(button); trigger('remove', {key: button.dataset.key}); return; }
-  button.classList.add('mg-armed');
-  button.dataset.was = button.textContent;
-  button.textContent = button.dataset.sure;
-  setTimeout(() => disarm(button), 5000);
-});
-element.addEventListener('focusout', event => { if (event.target.matches('.mg-delete')) disarm(event.target); });
-"""
-
-_ASKED_SCRIPT = """
-element.addEventListener('click', event => {
-  const button = event.target.closest('.mg-choose');
-  if (button) trigger('choose', {key: button.dataset.key, choice: button.dataset.choice});
-});
-"""
-
-log = logging.getLogger(__name__)
-
-_TICK_SECONDS = 1.0  # between looks at what files are on their way, while there are any
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Seen:
-    """What a tab shows of the documents: so that it is drawn again only where it has changed."""
-
-    asked: str = ""
-    arriving: str = ""
-    stored: tuple[str, ...] | None = None  # documents' ids
 
 
 class AddressUnusable(MarginaliaError):
@@ -117,7 +71,6 @@ class App(gr.Blocks):
     ) -> None:
         super().__init__(title="Marginalia", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400))
         self._chatbot = chatbot
-        self._ingestion = chatbot.ingestion  # what an earlier process left in it goes on from here
         self._shared = shared
         with self:
             self._lay_out(language, examples, concurrency_limit)
@@ -127,12 +80,9 @@ class App(gr.Blocks):
     def _lay_out(self, language: str | None, examples: Sequence[str], concurrency_limit: int | None) -> None:
         words = texts(language or "en")
         self._key = gr.Textbox(visible=False)
-        self._visitor = gr.Textbox(visible=False)
-        self._seen = gr.State(_Seen())
-        self._clock = gr.Timer(_TICK_SECONDS, active=False)
         self._mine = gr.BrowserState([], storage_key="marginalia-conversations", secret="marginalia")
         with gr.Sidebar(open=False, width=280, elem_classes="mg-app mg-sidebar"):
-            self._conversations = _list("", elem_classes="mg-app")
+            self._conversations = listing()
         self._header = gr.HTML(
             render.header(words), head=f"<style>{stylesheet()}</style>", apply_default_css=False, elem_classes="mg-app"
         )
@@ -144,14 +94,10 @@ class App(gr.Blocks):
                     examples=examples,
                     concurrency_limit=concurrency_limit,
                     height="max(300px, calc(100vh - 296px))",  # what is above and below it fits the window
+                    choose_scope=True,
                 )
             with gr.Tab(words["tab.documents"]) as self._documents_tab:
-                self._files = gr.File(label=words["upload"], file_count="multiple", height=150, elem_classes="mg-files")
-                self._replace = gr.Checkbox(label=words["replace"], info=words["replace.help"], container=False)
-                self._asked = gr.HTML(js_on_load=_ASKED_SCRIPT, apply_default_css=False, elem_classes="mg-app")
-                self._cancel = gr.Button(words["arriving.cancel"], visible=False, size="sm", elem_classes="mg-new")
-                self._arriving = gr.HTML(apply_default_css=False, elem_classes="mg-app", min_height=24)
-                self._documents = _list("", elem_classes="mg-app")
+                self._documents = Documents(self._chatbot, self.chat.words, words, self._shared)
             with gr.Tab(words["tab.about"]) as self._about_tab:
                 self._about = gr.HTML(apply_default_css=False, elem_classes="mg-app")
 
@@ -179,21 +125,8 @@ class App(gr.Blocks):
                 [self._key, self._conversations, *self.chat.shown],
                 **telling,
             ).then(None, [self._key], js=_WRITE_KEY, **quick)
-        watching = [self._visitor, self._seen]
-        watched = [self._seen, self._clock, self._asked, self._cancel, self._arriving, self._documents, self._about]
-        self.load(self._watch_anew, watching, [self._visitor, *watched], js=_READ_VISITOR, **quick)
-        self._files.upload(
-            self._add,
-            [self._files, self._replace, *watching],
-            [self._files, *watched],
-            preprocess=False,  # keeps each file's own name, which File's preprocessing drops
-            **quick,
-        )
-        self._clock.tick(self._watch, watching, watched, **quick)
-        self._cancel.click(self._give_up, watching, watched, **quick)
-        self._asked.choose(self._choose, watching, watched, **quick)
-        self._documents_tab.select(self._watch, watching, watched, **quick)
-        self._documents.remove(self._delete, None, [self._documents, self._about], **telling)
+        self._documents.listen(self, self._documents_tab)
+        gr.on([self.load, self._about_tab.select], self._tell_about, None, [self._about], **quick)
 
     # -- conversations
 
@@ -262,72 +195,12 @@ class App(gr.Blocks):
         rows = [row for row in self._chatbot.history.list() if row[0] in own or not self._shared]
         return render.conversations(rows, key, self.chat.words(request))
 
-    # -- documents
-
-    def _add(
-        self,
-        uploaded: list[dict[str, Any]] | None,
-        replace: bool,
-        visitor: str,
-        seen: _Seen,
-        request: gr.Request,
-    ) -> tuple[Any, ...]:
-        files = [(Path(file["path"]), _base_name(file.get("orig_name") or file["path"])) for file in uploaded or []]
-        self._ingestion.submit(files, owner=visitor, replace=replace, move=True)
-        return None, *self._watch(visitor, seen, request)
-
-    def _give_up(self, visitor: str, seen: _Seen, request: gr.Request) -> tuple[Any, ...]:
-        for batch in self._batches(visitor):
-            self._ingestion.cancel(batch.id)
-        return self._watch(visitor, seen, request)
-
-    def _choose(self, visitor: str, seen: _Seen, chosen: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-        """For a file whose name is taken."""
-        if chosen.choice in ("replace", "keep", "skip"):
-            self._ingestion.answer(str(chosen.key), chosen.choice, visitor if self._shared else None)
-        return self._watch(visitor, seen, request)
-
-    def _watch_anew(self, visitor: str, _: _Seen, request: gr.Request) -> tuple[Any, ...]:
-        """For a page that shows nothing yet."""
-        return visitor, *self._watch(visitor, _Seen(), request)
-
-    def _watch(self, visitor: str, seen: _Seen, request: gr.Request) -> tuple[Any, ...]:
-        """What files are on their way; only what has changed is drawn again, and the clock ticks while they are."""
-        words, batches = self.chat.words(request), self._batches(visitor)
-        running = any(not batch.done for batch in batches)
-        stored = tuple(entry.id for entry in self._chatbot.knowledge.documents())
-        now = _Seen(render.asked(batches, words), render.arriving(batches, words), stored)
-        documents = self._list_documents(request) if now.stored != seen.stored else (gr.skip(), gr.skip())
-        return (
-            now,
-            gr.Timer(active=running),
-            gr.skip() if now.asked == seen.asked else now.asked,
-            gr.Button(visible=running),
-            gr.skip() if now.arriving == seen.arriving else now.arriving,
-            *documents,
-        )
-
-    def _batches(self, visitor: str) -> tuple[Any, ...]:
-        """Strangers see each their own."""
-        return tuple(self._ingestion.batches(visitor if self._shared else None))
-
-    def _delete(self, chosen: gr.EventData, request: gr.Request) -> tuple[str, str]:
-        try:
-            entry = self._chatbot.knowledge.delete(str(chosen.key))
-        except MarginaliaError as error:
-            gr.Warning(render.escape(str(error)))
-        else:
-            gr.Info(render.escape(self.chat.words(request)["documents.deleted"].format(name=entry.name)))
-        return self._list_documents(request)
-
-    def _list_documents(self, request: gr.Request) -> tuple[str, str]:
-        words = self.chat.words(request)
-        entries = self._chatbot.knowledge.documents()
-        chosen = self._chatbot.settings
+    def _tell_about(self, request: gr.Request) -> str:
+        words, chosen = self.chat.words(request), self._chatbot.settings
         named = [(field.name, getattr(chosen, field.name)) for field in dataclasses.fields(chosen)]
         running = [(name, value) for name, value in named if name not in UNTOLD and value != ""]
-        running.append((words["about.documents"], len(entries)))
-        return render.documents(entries, words), render.settings(running, words)
+        running.append((words["about.documents"], len(self._chatbot.knowledge.documents())))
+        return render.settings(running, words)
 
     # -- words
 
@@ -338,9 +211,7 @@ class App(gr.Blocks):
             self._chat_tab,
             self._documents_tab,
             self._about_tab,
-            self._files,
-            self._replace,
-            self._cancel,
+            *self._documents.translated,
         ]
 
     def _translate(self, request: gr.Request) -> tuple[Any, ...]:
@@ -350,9 +221,7 @@ class App(gr.Blocks):
             gr.Tab(words["tab.chat"]),
             gr.Tab(words["tab.documents"]),
             gr.Tab(words["tab.about"]),
-            gr.File(label=words["upload"]),
-            gr.Checkbox(label=words["replace"], info=words["replace.help"]),
-            gr.Button(words["arriving.cancel"]),
+            *self._documents.translate(words),
         )
 
 
@@ -461,17 +330,8 @@ class _Headers:
         await self._app(scope, receive, send_with_headers)
 
 
-def _list(html: str, **options: Any) -> gr.HTML:
-    """Rows that can be opened and removed: see `render.documents` and `render.conversations`."""
-    return gr.HTML(html, js_on_load=_LIST_SCRIPT, apply_default_css=False, **options)
-
-
 def _new_key() -> str:
     return secrets.token_hex(16)
-
-
-def _base_name(name: str) -> str:
-    return name.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def _is_loopback(host: str) -> bool:

@@ -9,16 +9,32 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from importlib.resources import files
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 import gradio as gr
 
-from chatbot import Answered, Conversation, MarginaliaError, Retrieved, Rewritten, Token, Turn
+from chatbot import (
+    EVERYTHING,
+    Answered,
+    Conversation,
+    MarginaliaError,
+    Passage,
+    Retrieved,
+    Rewritten,
+    Scope,
+    Token,
+    Turn,
+)
 from ui import render
+from ui.assets import asset, stylesheet
+from ui.chooser import Chooser
+from ui.endpoint import offer_endpoint
 from ui.i18n import Texts, preferred, texts
-from ui.thread import Aside, Asking, messages, running, without_last
+from ui.panel import Shares, panel_value, turn_value
+from ui.place import Place, place
+from ui.scope import gone, narrowed
+from ui.thread import Aside, Asking, messages, passage_at, running, without_last
 
 if TYPE_CHECKING:
     from chatbot import Chatbot
@@ -28,28 +44,13 @@ log = logging.getLogger(__name__)
 REDRAW_SECONDS = 0.08  # between redraws while a reply streams: twelve a second read as fluid
 
 
-@dataclass(frozen=True, slots=True)
-class _Shares:
-    """The running mean posterior: what each source has had of the reply so far."""
-
-    sums: tuple[float, ...] = ()
-    tokens: int = 0
-
-    def plus(self, posterior: Sequence[float]) -> _Shares:
-        sums = self.sums or (0.0,) * len(posterior)
-        return _Shares(tuple(a + b for a, b in zip(sums, posterior, strict=True)), self.tokens + 1)
-
-    @property
-    def mean(self) -> list[float]:
-        return [total / self.tokens for total in self.sums]
-
-
 class RagChat(gr.Blocks):
     """A chat over `chatbot`, with a panel of sources beside it. Construct it inside the host's `gr.Blocks`.
 
     `language`: one of `ui.i18n.LANGUAGES`; None follows each visitor's browser. `concurrency_limit`: replies that are
     generated at once, over all visitors; the others wait. Endpoint `api_name`: utterance -> (reply, JSON of its
-    sources), a conversation for each client. For the host's own events: `conversation` is the `gr.State` that holds the
+    sources), a conversation for each client. `scope`: the documents that are searched; `choose_scope`: each visitor may
+    choose among them. For the host's own events: `conversation` is the `gr.State` that holds the
     `Conversation`, `asking` the one that holds the turn in progress.
     """
 
@@ -62,26 +63,31 @@ class RagChat(gr.Blocks):
         concurrency_limit: int | None = 1,
         height: int | str = "62vh",
         api_name: str = "ask",
+        scope: Scope = EVERYTHING,
+        choose_scope: bool = False,
     ) -> None:
         super().__init__(analytics_enabled=False)
         self._chatbot = chatbot
+        self._allowed = scope
         self._language = language
         self._limits = {"concurrency_limit": concurrency_limit, "concurrency_id": f"marginalia-{id(chatbot)}"}
         with self:
-            self._lay_out(examples, height)
+            self._lay_out(examples, height, choose_scope)
             self._listen()
-            self._offer_endpoint(api_name)
+            offer_endpoint(chatbot, api_name, scope, self._limits)
 
     # -- what is on the page
 
-    def _lay_out(self, examples: Sequence[str], height: int | str) -> None:
+    def _lay_out(self, examples: Sequence[str], height: int | str, choose_scope: bool) -> None:
         words = texts(self._language or "en")
         self.conversation = gr.State(Conversation())
         self._asides = gr.State(())
         self.asking = gr.State(None)
+        self._scope = gr.State(EVERYTHING)  # that the visitor chose
         self._correcting = gr.State(None)  # the turn whose correction is being written
         with gr.Row(elem_classes="mg-chat"):
             with gr.Column(scale=5, min_width=320, elem_classes="mg-main"):
+                self._notice = gr.HTML(visible=False, apply_default_css=False)
                 self._messages = gr.Chatbot(
                     show_label=False,
                     container=False,
@@ -127,17 +133,26 @@ class RagChat(gr.Blocks):
                     max_lines=8,
                     elem_classes="mg-textbox",
                 )
-                self._new_chat = gr.Button(words["new_chat"], size="sm", variant="secondary", elem_classes="mg-new")
+                with gr.Row(elem_classes="mg-under"):
+                    self._new_chat = gr.Button(words["new_chat"], size="sm", variant="secondary", elem_classes="mg-new")
+                    chooser = Chooser(self._chatbot, self._allowed, self._scope, words) if choose_scope else None
+                    self._chooser = chooser
             with gr.Column(scale=3, min_width=280, elem_classes="mg-side"):
                 self._panel = gr.HTML(
-                    _panel_value(),
+                    panel_value(),
                     html_template="${value.html || empty}",
-                    js_on_load=_file("panel.js"),
+                    js_on_load=asset("panel.js"),
                     head=f"<style>{stylesheet()}</style>",
                     apply_default_css=False,
                     empty=render.no_sources_yet(words),
                     copied=words["copied"],
                     elem_classes="mg-panel",
+                )
+                self._place = gr.HTML(
+                    {"html": ""},
+                    html_template="${value.html}",
+                    js_on_load=asset("place.js"),
+                    apply_default_css=False,
                 )
 
     @property
@@ -164,7 +179,7 @@ class RagChat(gr.Blocks):
 
     def _draw(self, conversation: Conversation, words: Texts, asides: tuple[Aside, ...]) -> tuple[Any, ...]:
         turns = conversation.turns
-        panel = _turn_value(turns[-1], len(turns) - 1, words) if turns else _panel_value()
+        panel = turn_value(turns[-1], len(turns) - 1, words) if turns else panel_value()
         return conversation, asides, None, messages(conversation, asides, words), panel, _idle()
 
     def on_change(self, fn: Callable[..., Any], inputs: list[Any], outputs: list[Any], **options: Any) -> list[Any]:
@@ -185,12 +200,13 @@ class RagChat(gr.Blocks):
     def _listen(self) -> None:
         states = [self.conversation, self._asides, self.asking]
         quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        within = [*states, self._scope]
         begun = [
-            self._textbox.submit(self._begin, [*states, self._textbox], self._drawn, **quick),
-            self._messages.example_select(self._begin_example, states, self._drawn, **quick),
-            self._messages.retry(self._begin_again, [*states, gr.State("")], self._drawn, **quick),
-            self._panel.search(self._begin_search, states, [*self._drawn, self._search], **quick),
-            self._search.submit(self._begin_again, [*states, self._search], self._drawn, **quick),
+            self._textbox.submit(self._begin, [*within, self._textbox], self._drawn, **quick),
+            self._messages.example_select(self._begin_example, within, self._drawn, **quick),
+            self._messages.retry(self._begin_again, [*within, gr.State("")], self._drawn, **quick),
+            self._panel.search(self._begin_search, within, [*self._drawn, self._search], **quick),
+            self._search.submit(self._begin_again, [*within, self._search], self._drawn, **quick),
         ]
         leaving = [self._textbox.submit, self._messages.example_select, self._messages.retry, self._messages.undo]
         gr.on([*leaving, self._search.submit], _search, None, [self._search], **quick)
@@ -224,7 +240,13 @@ class RagChat(gr.Blocks):
         )
         self._changes = [*streams, undone, started_over, judged, corrected]
         self._panel.look(self._look, [self.conversation], [self._panel], **quick)
+        for wanted in (self._panel.place, self._place.further):
+            wanted(self._show_place, states, [self._place], **quick)
+        gr.on([self.load, self._textbox.submit], self._tell, None, [self._notice], **quick)
         translated = [self._messages, self._correction, self._search, self._textbox, self._new_chat, self._panel]
+        if self._chooser:
+            self._chooser.listen(self.words)
+            translated += self._chooser.translated
         self.load(self._translate, None, translated, **quick)
 
     def _begin(
@@ -232,6 +254,7 @@ class RagChat(gr.Blocks):
         conversation: Conversation,
         asides: tuple[Aside, ...],
         asking: Asking | None,
+        scope: Scope,
         utterance: str,
         request: gr.Request,
         searched: str = "",
@@ -239,7 +262,7 @@ class RagChat(gr.Blocks):
         """Shows the question at once, before the model is free; does nothing for an empty one, or while one runs."""
         if running(asking) or not utterance.strip():
             return (gr.skip(),) * len(self._drawn)
-        words, asking = self.words(request), Asking(utterance, conversation, searched)
+        words, asking = self.words(request), Asking(utterance, conversation, searched, scope)
         drawn = messages(conversation, asides, words, asking, words["thinking"])
         return gr.skip(), gr.skip(), asking, drawn, gr.skip(), _busy()
 
@@ -248,16 +271,18 @@ class RagChat(gr.Blocks):
         conversation: Conversation,
         asides: tuple[Aside, ...],
         asking: Asking | None,
+        scope: Scope,
         example: gr.SelectData,
         request: gr.Request,
     ) -> tuple[Any, ...]:
-        return self._begin(conversation, asides, asking, example.value["text"], request)
+        return self._begin(conversation, asides, asking, scope, example.value["text"], request)
 
     def _begin_again(
         self,
         conversation: Conversation,
         asides: tuple[Aside, ...],
         asking: Asking | None,
+        scope: Scope,
         searched: str,
         request: gr.Request,
     ) -> tuple[Any, ...]:
@@ -265,7 +290,7 @@ class RagChat(gr.Blocks):
         if running(asking):
             return (gr.skip(),) * len(self._drawn)
         before, asides, utterance = without_last(conversation, asides)
-        _, _, *begun = self._begin(before, asides, None, utterance, request, searched.strip())
+        _, _, *begun = self._begin(before, asides, None, scope, utterance, request, searched.strip())
         return gr.skip(), asides, *begun
 
     def _begin_search(
@@ -273,6 +298,7 @@ class RagChat(gr.Blocks):
         conversation: Conversation,
         asides: tuple[Aside, ...],
         asking: Asking | None,
+        scope: Scope,
         pressed: gr.EventData,
         request: gr.Request,
     ) -> tuple[Any, ...]:
@@ -281,7 +307,7 @@ class RagChat(gr.Blocks):
             return (gr.skip(),) * (len(self._drawn) + 1)
         turn = conversation.turns[-1]
         if pressed.typed:
-            return *self._begin_again(conversation, asides, asking, turn.utterance, request), _search()
+            return *self._begin_again(conversation, asides, asking, scope, turn.utterance, request), _search()
         return *(gr.skip(),) * len(self._drawn), _search(turn)
 
     def _stream(
@@ -292,7 +318,10 @@ class RagChat(gr.Blocks):
             return
         words = self.words(request)
         try:
-            yield from self._events(asides, asking, words)
+            if gone(asking.scope, self._chatbot.knowledge):
+                yield self._failed(conversation, asides, asking, words["scope.gone"], words)
+            else:
+                yield from self._events(asides, asking, words)
         except MarginaliaError as error:
             yield self._failed(conversation, asides, asking, str(error), words)
         except Exception:
@@ -302,9 +331,10 @@ class RagChat(gr.Blocks):
             asking.run.end()
 
     def _events(self, asides: tuple[Aside, ...], asking: Asking, words: Texts) -> Iterator[tuple[Any, ...]]:
-        conversation, panel, waiting = asking.after, _panel_value(), "thinking"
-        shares, drawn_at = _Shares(), 0.0
-        for event in self._chatbot.answer(conversation, asking.utterance, searched=asking.searched):
+        conversation, panel, waiting = asking.after, panel_value(), "thinking"
+        shares, drawn_at = Shares(), 0.0
+        scope = narrowed(self._allowed, asking.scope)
+        for event in self._chatbot.answer(conversation, asking.utterance, searched=asking.searched, scope=scope):
             if asking.run.stopped:
                 yield (gr.skip(),) * len(self._drawn)  # gradio sends what is yielded last once more
                 return
@@ -312,8 +342,8 @@ class RagChat(gr.Blocks):
                 case Rewritten(query):
                     asking = replace(asking, query=query)
                 case Retrieved(hits, prior):
-                    waiting = "reading"
-                    panel = _panel_value(render.sources(hits, prior, words), len(conversation.turns))
+                    asking, waiting = replace(asking, hits=tuple(hits)), "reading"
+                    panel = panel_value(render.sources(hits, prior, words), len(conversation.turns))
                 case Token(text, _, posterior, _):
                     asking, shares = replace(asking, text=asking.text + text), shares.plus(posterior)
                     if time.monotonic() - drawn_at < REDRAW_SECONDS:
@@ -360,7 +390,36 @@ class RagChat(gr.Blocks):
         number = wanted.turn
         if not isinstance(number, int) or not 0 <= number < len(conversation.turns):
             return gr.skip()
-        return _turn_value(conversation.turns[number], number, self.words(request))
+        return turn_value(conversation.turns[number], number, self.words(request))
+
+    def _show_place(
+        self,
+        conversation: Conversation,
+        asides: tuple[Aside, ...],
+        asking: Asking | None,
+        wanted: gr.EventData,
+        request: gr.Request,
+    ) -> Any:
+        """A source in its document: the text of its page around the passage."""
+        passage = passage_at(conversation, asides, asking, wanted.turn, wanted.source)
+        if passage is None:
+            return gr.skip()
+        found = self._find(passage, getattr(wanted, "first", None), getattr(wanted, "last", None))
+        return {"html": render.place(passage, found, wanted.turn, wanted.source, self.words(request))}
+
+    def _find(self, passage: Passage, first: object, last: object) -> Place | None:
+        """None where the document, or these words in it, are gone."""
+        try:
+            text = self._chatbot.knowledge.text(passage.document_id, passage.page)
+        except MarginaliaError:
+            return None
+        return place(passage, text, first, last)
+
+    def _tell(self, request: gr.Request) -> gr.HTML:
+        """That passages are found by their words alone for now, where they are."""
+        rebuilding = self._chatbot.knowledge.rebuilding
+        lexical = rebuilding is not None and rebuilding.lexical_only
+        return gr.HTML(render.notice(self.words(request)["rebuilding.lexical"]) if lexical else "", visible=lexical)
 
     def _judge(
         self,
@@ -415,53 +474,8 @@ class RagChat(gr.Blocks):
             gr.Textbox(placeholder=words["placeholder"], label=words["placeholder"]),
             gr.Button(words["new_chat"]),
             gr.HTML(empty=render.no_sources_yet(words), copied=words["copied"]),
+            *(self._chooser.translate(words) if self._chooser else ()),
         )
-
-    # -- the endpoint for programs
-
-    def _offer_endpoint(self, api_name: str) -> None:
-        conversation = gr.State(Conversation())
-        utterance, reply = gr.Textbox(visible=False, label="utterance"), gr.Textbox(visible=False, label="reply")
-        sources = gr.JSON(visible=False, label="sources")
-        gr.Button(visible=False).click(
-            self._ask,
-            [utterance, conversation],
-            [reply, sources, conversation],
-            api_name=api_name,
-            api_description="Answers an utterance; the client's earlier ones are the conversation. Gives the reply "
-            "and, as JSON, its query, citations and passages.",
-            **self._limits,
-        )
-
-    def _ask(self, utterance: str, conversation: Conversation) -> tuple[str, dict[str, Any], Conversation]:
-        try:
-            *_, last = self._chatbot.answer(conversation, utterance)
-        except MarginaliaError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        if not isinstance(last, Answered):
-            raise RuntimeError(f"a turn ended with {last!r}")
-        return last.turn.reply.text, last.turn.as_json(), conversation.plus(last.turn)
-
-
-def stylesheet() -> str:
-    return _file("style.css")
-
-
-def _file(name: str) -> str:
-    return (files("ui") / name).read_text(encoding="utf-8")
-
-
-def _panel_value(
-    html: str = "", turn: int = -1, weights: Sequence[float] = (), cited: Sequence[int] | None = None
-) -> dict[str, Any]:
-    """Without `html` the panel says what will appear there. `weights`: by card. `cited`: sources' numbers, if known."""
-    return {"html": html, "turn": turn, "weights": list(weights), "cited": cited}
-
-
-def _turn_value(turn: Turn, number: int, words: Texts) -> dict[str, Any]:
-    ids = {citation.passage_id for citation in turn.reply.citations}
-    cited = [rank for rank, hit in enumerate(turn.hits, 1) if hit.passage.id in ids]
-    return _panel_value(render.sources(turn.hits, turn.prior, words), number, turn.reply.weights, cited)
 
 
 def _correction(turn: Turn | None = None) -> gr.Textbox:

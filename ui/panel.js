@@ -73,6 +73,9 @@ root.addEventListener('click', event => {
   else if (hit('.mg-search')) {
     trigger('search', {typed: hit('.mg-search').classList.contains('mg-typed')});
   }
+  else if (hit('.mg-in-place')) {
+    trigger('place', {turn: props.value.turn, source: Number(hit('.mg-card').dataset.source)});
+  }
   else if (hit('.mg-more')) {
     const button = hit('.mg-more'), open = button.getAttribute('aria-expanded') === 'false';
     button.setAttribute('aria-expanded', open);

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from chatbot import Citation, Hit, Query, Reply, Turn
+from chatbot import Citation, Hit, Passage, Query, Reply, Turn
+from ui.place import WINDOW, Place
 
 Texts = Mapping[str, str]
 
@@ -36,8 +37,26 @@ class Entry(Protocol):
     bytes: int
     pages: int | None
     passages: int
+    language: str
     added: str
     notice: str
+    collection: str
+
+
+class Collection(Protocol):
+    """What `chatbot.knowledge.collections()` lists."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def documents(self) -> int: ...
+
+
+class Rebuilding(Protocol):
+    """How far the knowledge base follows a change of settings: `chatbot.knowledge.rebuilding`."""
+
+    @property
+    def done(self) -> float: ...
 
 
 class File(Protocol):
@@ -201,8 +220,7 @@ def no_sources_yet(texts: Texts) -> str:
 
 def _card(hit: Hit, rank: int, prior: float, texts: Texts) -> str:
     passage = hit.passage
-    page = texts["page"].format(page=passage.page) if passage.page else ""
-    where = " · ".join(escape(part) for part in (page, passage.heading) if part)
+    where = _where(passage, texts)
     text = LEADING_HEADINGS.sub("", passage.text) if passage.heading else passage.text
     more = (
         f'<button class="mg-more" type="button" aria-expanded="false" data-more="{escape(texts["more"])}" '
@@ -210,13 +228,47 @@ def _card(hit: Hit, rank: int, prior: float, texts: Texts) -> str:
         if len(text) > CLAMPED or text.count("\n") > 2
         else ""
     )
+    in_place = f'<button class="mg-in-place" type="button">{escape(texts["place.show"])}</button>'
     return (
         f'<li class="mg-card mg-c{(rank - 1) % COLOURS}" data-source="{rank}" tabindex="0">'
         f'<div class="mg-head"><span class="mg-number">{rank}</span>'
         f'<span class="mg-name" title="{escape(passage.document)}">{escape(passage.document)}</span>'
         f'<span class="mg-share"></span></div>'
         f"{_bar(prior, texts)}"
-        f'<div class="mg-where">{where}</div><div class="mg-passage">{escape(text)}</div>{more}</li>'
+        f'<div class="mg-where">{where}</div><div class="mg-passage">{escape(text)}</div>'
+        f'<div class="mg-actions">{more}{in_place}</div></li>'
+    )
+
+
+def _where(passage: Passage, texts: Texts) -> str:
+    page = texts["page"].format(page=passage.page) if passage.page else ""
+    return " · ".join(escape(part) for part in (page, passage.heading) if part)
+
+
+def place(passage: Passage, found: Place | None, turn: int, source: int, texts: Texts) -> str:
+    """A dialog with the text around a passage, marked in it; or a line, where that text is gone."""
+    if found is None:
+        body = f'<p class="mg-hint">{escape(texts["place.gone"])}</p>'
+    else:
+        above = _further(turn, source, found.first - WINDOW, found.last, True, texts) if found.first else ""
+        below = _further(turn, source, found.first, found.last + WINDOW, False, texts)
+        body = (
+            f'<div class="mg-page" tabindex="0">{above}{escape(found.text[found.first : found.start])}'
+            f"<mark>{escape(found.text[found.start : found.end])}</mark>"
+            f"{escape(found.text[found.end : found.last])}{below if found.last < len(found.text) else ''}</div>"
+        )
+    return (
+        f'<dialog class="mg-place mg-c{(source - 1) % COLOURS}" aria-label="{escape(passage.document)}">'
+        f'<div class="mg-head"><span class="mg-name">{escape(passage.document)}</span>'
+        f'<button class="mg-close" type="button" autofocus>{escape(texts["place.close"])}</button></div>'
+        f'<div class="mg-where">{_where(passage, texts)}</div>{body}</dialog>'
+    )
+
+
+def _further(turn: int, source: int, first: int, last: int, above: bool, texts: Texts) -> str:
+    return (
+        f'<button class="mg-further" type="button" data-turn="{turn}" data-source="{source}" data-first="{first}" '
+        f'data-last="{last}" data-above="{above:d}">{escape(texts["place.above" if above else "place.below"])}</button>'
     )
 
 
@@ -286,24 +338,66 @@ def _how(file: File, texts: Texts) -> str:
     return file.message or ("" if file.state in ("waiting", "reading", "cancelled") else passages)
 
 
-def documents(entries: Sequence[Entry], texts: Texts) -> str:
+def collections(listed: Sequence[Collection], shown: str | None, texts: Texts) -> str:
+    """Which documents are listed: of all collections (None), or of one, with what can be done to it."""
+    if len(listed) < 2:
+        return ""
+    everything = (None, texts["collections.all"], sum(each.documents for each in listed))
+    chips = "".join(
+        f'<button class="mg-open mg-chip" type="button" aria-pressed="{"true" if name == shown else "false"}" '
+        f'data-key="{escape(name or "")}">{escape(label)} <small>{count}</small></button>'
+        for name, label, count in [everything, *((each.name, each.name, each.documents) for each in listed)]
+    )
+    if shown is None:
+        return f'<div class="mg-collections">{chips}</div>'
+    rename = (
+        f'<button class="mg-rename" type="button" data-key="{escape(shown)}">'
+        f"{escape(texts['collections.rename'])}</button>"
+    )
+    return (
+        f'<div class="mg-collections">{chips}<span>{rename}'
+        f"{_delete(shown, shown, texts, 'collections.delete', 'collections.sure')}</span></div>"
+    )
+
+
+def documents(entries: Sequence[Entry], texts: Texts, several: bool = False) -> str:
+    """`several`: there is more than one collection, so each document names its own."""
     title = f"<h3>{escape(texts['documents.title'])} <small>{len(entries)}</small></h3>"
     if not entries:
         return f'{title}<p class="mg-hint">{escape(texts["documents.empty"])}</p>'
-    columns = ("name", "kind", "bytes", "pages", "passages", "added")
+    columns = ("name", *("collection",) * several, "kind", "bytes", "pages", "passages", "added")
     head = _head(texts, *(f"documents.{column}" for column in columns), "")
-    body = "".join(_document(entry, texts) for entry in entries)
+    body = "".join(_document(entry, texts, several) for entry in entries)
     return f'{title}<div class="mg-scroll"><table class="mg-table">{head}<tbody>{body}</tbody></table></div>'
 
 
-def _document(entry: Entry, texts: Texts) -> str:
+def _document(entry: Entry, texts: Texts, several: bool) -> str:
     notice = f'<div class="mg-hint">{escape(entry.notice)}</div>' if entry.notice else ""
     cells = (entry.kind, _size(entry.bytes), str(entry.pages or "–"), str(entry.passages), _when(entry.added))
     return (
         f'<tr><td class="mg-name">{escape(entry.name)}{notice}</td>'
+        + f'<td class="mg-text">{escape(entry.collection)}</td>' * several
         + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         + f"<td>{_delete(entry.id, entry.name, texts)}</td></tr>"
     )
+
+
+def rebuilding(going_on: Rebuilding | None, texts: Texts) -> str:
+    return notice(texts["rebuilding"].format(percent=percent(going_on.done))) if going_on else ""
+
+
+def notice(text: str) -> str:
+    return f'<div class="mg-notice" role="status">{escape(text)}</div>'
+
+
+def days(texts: Texts) -> str:
+    """The fields for the first and the last day, and a button that empties every field."""
+    since, until = (
+        f'<label>{escape(texts[f"scope.{name}"])} <input type="date" name="{name}"></label>'
+        for name in ("since", "until")
+    )
+    everything = f'<button class="mg-choose" type="button">{escape(texts["scope.clear"])}</button>'
+    return f'<div class="mg-days">{since}{until}{everything}</div>'
 
 
 def conversations(rows: Sequence[tuple[str, str, str]], current: str, texts: Texts) -> str:
@@ -347,10 +441,10 @@ def percent(share: float) -> str:
     return f"{100 * min(1.0, max(0.0, share)):.0f}%"
 
 
-def _delete(key: str, name: str, texts: Texts) -> str:
+def _delete(key: str, name: str, texts: Texts, label: str = "delete", sure: str = "delete.sure") -> str:
     return (
-        f'<button class="mg-delete" type="button" data-key="{escape(key)}" data-sure="{escape(texts["delete.sure"])}" '
-        f'aria-label="{escape(texts["delete"] + " " + name)}">{escape(texts["delete"])}</button>'
+        f'<button class="mg-delete" type="button" data-key="{escape(key)}" data-sure="{escape(texts[sure])}" '
+        f'aria-label="{escape(texts[label] + " " + name)}">{escape(texts[label])}</button>'
     )
 
 

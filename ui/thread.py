@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from chatbot import Conversation, Query
+from chatbot import EVERYTHING, Conversation, Hit, Passage, Query, Scope
 from ui import render
 from ui.i18n import Texts
 from ui.run import Run
@@ -18,7 +18,9 @@ class Asking:
     utterance: str
     after: Conversation
     searched: str = ""  # what to search for, where the person wrote it
+    scope: Scope = EVERYTHING  # what of the documents the person chose to search
     query: Query | None = None
+    hits: tuple[Hit, ...] = ()
     text: str = ""
     run: Run = field(default_factory=Run)
 
@@ -57,6 +59,18 @@ def messages(
         for utterance, reply in exchanges
         for role, content in (("user", render.utterance(utterance)), ("assistant", reply))
     ]
+
+
+def passage_at(
+    conversation: Conversation, asides: Sequence[Aside], asking: Asking | None, turn: object, source: object
+) -> Passage | None:
+    """The passage of a source's card; `turn` counts from 0, `source` from 1, as the page sends them."""
+    turns = conversation.turns
+    if not isinstance(turn, int) or not isinstance(source, int) or not 0 <= turn <= len(turns):
+        return None
+    begun = [aside.asked for aside in asides if aside.after == turn] + [asking] * (asking is not None)
+    hits = turns[turn].hits if turn < len(turns) else begun[-1].hits if begun else ()
+    return hits[source - 1].passage if 1 <= source <= len(hits) else None
 
 
 def running(asking: Asking | None) -> bool:

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 from chatbot import (
+    DEFAULT_COLLECTION,
+    EVERYTHING,
     Answered,
     Citation,
     Conversation,
@@ -22,34 +24,25 @@ from chatbot import (
     Reply,
     Retrieved,
     Rewritten,
+    Scope,
     Token,
     Turn,
 )
-from chatbot.errors import UnreadableDocument, UnusableUtterance
+from chatbot.catalogue import Collection, Entry
+from chatbot.errors import UnknownDocument, UnreadableDocument, UnusableUtterance
 from chatbot.ingestion import Ingestion
-from chatbot.knowledge import Outcome
+from chatbot.knowledge import Outcome, Rebuilding
 from chatbot.settings import Settings
 
 SENTENCE = re.compile(r"(?<=[.!?。！？])\s*")
 K = 4
 
 
-@dataclass(frozen=True)
-class Entry:
-    id: str
-    name: str
-    kind: str
-    bytes: int
-    pages: int | None
-    passages: int
-    language: str
-    added: str
-    notice: str = ""
-
-
 @dataclass
 class Knowledge:
     stored: dict[str, tuple[Entry, tuple[Passage, ...]]] = field(default_factory=dict)
+    rebuilding: Rebuilding | None = None
+    around: dict[str, str] = field(default_factory=dict)
     _ids: Iterator[int] = field(default_factory=itertools.count)
 
     def add(
@@ -59,33 +52,65 @@ class Knowledge:
         name: str | None = None,
         replace: bool = False,
         keep: bool = False,
+        collection: str = DEFAULT_COLLECTION,
         progress: Callable[[float, str], None] | None = None,
         embedding: Callable[[int, int], None] | None = None,
     ) -> Outcome:
         name, text = name or Path(file).name, Path(file).read_text(encoding="utf-8")
         if progress:
             progress(0.5, "reading")
-        return self.put(name, text, replace=replace)
+        return self.put(name, text, replace=replace, collection=collection)
 
-    def put(self, name: str, *pages: str, heading: str = "", replace: bool = False) -> Outcome:
+    def put(
+        self,
+        name: str,
+        *pages: str,
+        heading: str = "",
+        replace: bool = False,
+        collection: str = DEFAULT_COLLECTION,
+        around: str = "",
+    ) -> Outcome:
+        """Each page is a passage; `around`: what stands before and after it in its page's text."""
         if not any(page.strip() for page in pages):
             raise UnreadableDocument(f"{name!r} is empty: upload a file with text")
         if replace:
             self.stored = {key: value for key, value in self.stored.items() if value[0].name != name}
         id = f"d{next(self._ids)}"
         passages = tuple(
-            Passage(f"{id}:{n}", id, name, text, n + 1 if len(pages) > 1 else None, heading)
+            Passage(
+                f"{id}:{n}",
+                id,
+                name,
+                text,
+                n + 1 if len(pages) > 1 else None,
+                heading,
+                len(around),
+                len(around) + len(text),
+            )
             for n, text in enumerate(pages)
         )
-        size = sum(len(page.encode()) for page in pages)
-        entry = Entry(
-            id, name, name.rpartition(".")[2], size, len(pages), len(passages), "en", "2026-11-20T09:30:00+00:00"
+        size, kind, added = (
+            sum(len(page.encode()) for page in pages),
+            name.rpartition(".")[2],
+            "2026-11-20T09:30:00+00:00",
         )
+        entry = Entry(id, name, kind, size, len(pages), len(passages), "en", added, collection=collection)
+        self.around[id] = around
         self.stored[id] = (entry, passages)
         return Outcome(name, "replaced" if replace else "added", f"{len(passages)} passages", id, len(passages))
 
     def documents(self) -> list[Entry]:
         return [entry for entry, _ in self.stored.values()]
+
+    def collections(self) -> list[Collection]:
+        names = sorted({entry.collection for entry in self.documents()} | {DEFAULT_COLLECTION})
+        return [Collection(name, sum(entry.collection == name for entry in self.documents()), 0) for name in names]
+
+    def text(self, document_id: str, page: int | None = None) -> str:
+        if document_id not in self.stored:
+            raise UnknownDocument(f"no document has the id {document_id!r}")
+        around = self.around[document_id]
+        return next(around + p.text + around for p in self.stored[document_id][1] if p.page == page)
 
     def delete(self, document_id: str) -> Entry:
         return self.stored.pop(document_id)[0]
@@ -128,15 +153,17 @@ class StandIn:
     def ingestion(self) -> Ingestion:
         return Ingestion(self.knowledge, Path(tempfile.mkdtemp(prefix="marginalia-")))
 
-    def answer(self, conversation: Conversation, utterance: str, *, searched: str = "") -> Iterator[Event]:
+    def answer(
+        self, conversation: Conversation, utterance: str, *, searched: str = "", scope: Scope = EVERYTHING
+    ) -> Iterator[Event]:
         try:
-            yield from self._events(conversation, utterance, searched)
+            yield from self._events(conversation, utterance, searched, scope)
         finally:
             self.closed += 1
 
     def close(self) -> None: ...
 
-    def _events(self, conversation: Conversation, utterance: str, searched: str) -> Iterator[Event]:
+    def _events(self, conversation: Conversation, utterance: str, searched: str, scope: Scope) -> Iterator[Event]:
         if "too long" in utterance:
             raise UnusableUtterance("the question has 5,000 characters, at most 4,000 can be read: shorten it")
         if "explode" in utterance:
@@ -146,15 +173,21 @@ class StandIn:
         query = Query(utterance, searched or utterance + previous, language, bool(searched))
         yield Rewritten(query)
         time.sleep(self.delay)
-        hits = self._hits(query.text)
+        hits = self._hits(query.text, scope)
         prior = (*(0.9 * 0.5 ** (n + 1) / (1 - 0.5 ** len(hits)) for n in range(len(hits))), 0.1) if hits else (1.0,)
         yield Retrieved(hits, prior)
         pieces = self._pieces(query.text, hits)
         yield from self._tokens(pieces, prior)
         yield Answered(Turn(query, self._reply(pieces, hits), hits, prior, {"retrieve": 0.01}))
 
-    def _hits(self, text: str) -> tuple[Hit, ...]:
-        passages = [p for _, passages in self.knowledge.stored.values() for p in passages]
+    def _hits(self, text: str, scope: Scope) -> tuple[Hit, ...]:
+        found = [
+            passages
+            for entry, passages in self.knowledge.stored.values()
+            if (entry.collection in scope.collections or not scope.collections)
+            and (entry.id in scope.documents or not scope.documents)
+        ]
+        passages = [p for each in found for p in each]
         scored = [Hit(p, len(words(text) & words(p.text + p.document))) for p in passages]
         return tuple(sorted((h for h in scored if h.score), key=lambda h: -h.score)[:K])
 

@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from chatbot import Chatbot, MarginaliaError, open_chatbot
+from chatbot.knowledge import Rebuilding
 from tests.ui.standin import Knowledge, StandIn
 from tests.ui.test_chat import HOSTILE, answers, ask
 from ui import build_app
@@ -53,6 +54,9 @@ def test_a_file_is_added_asked_about_and_deleted(serve, visit, chatbot):
     answers(page, 1)
     expect(page.locator(".mg-reply")).to_contain_text("Fridays")
     expect(page.locator(".mg-card").first).to_contain_text("Pet policy.md")
+    page.get_by_role("button", name="Show in the document").click()
+    expect(page.locator("dialog[open] mark")).to_have_text("Dogs may come to the office on Fridays.")
+    page.keyboard.press("Escape")
     tab(page, "Documents")
     delete = listed.get_by_role("button", name="Delete")
     delete.click()
@@ -104,11 +108,11 @@ class Halting(Knowledge):
         super().__init__()
         self.go_on = threading.Event()
 
-    def add(self, file, *, name, replace, progress):
-        progress(0.2 + 0.75 / 3, f"embedding 120 passages of {name}")
+    def add(self, file, *, progress, embedding, **options):
+        embedding(40, 120)
         while not self.go_on.wait(0.02):
-            progress(0.2 + 0.75 / 3, f"embedding 120 passages of {name}")
-        return super().add(file, name=name, replace=replace)
+            progress(0.45, "embedding")
+        return super().add(file, **options)
 
 
 def test_files_on_their_way_survive_a_reload_leave_the_chat_free_and_can_be_cancelled(serve, visit):
@@ -142,6 +146,71 @@ def test_files_on_their_way_survive_a_reload_leave_the_chat_free_and_can_be_canc
     expect(page.locator(".mg-outcomes .mg-added")).to_have_count(1)
     expect(rows).to_have_count(1)
     expect(page.locator("table:not(.mg-outcomes) tr", has_text="Pet policy.md")).to_be_visible()
+
+
+def test_documents_go_into_a_collection_that_can_be_renamed_and_deleted(serve, visit, chatbot):
+    page = visit(serve(build_app(chatbot)))
+    tab(page, "Documents")
+    upload(page, PETS)
+    expect(page.locator(".mg-outcomes .mg-added")).to_be_visible()
+    into = page.get_by_label("Add to collection")
+    into.fill("House  rules")
+    into.press("Enter")
+    upload(page, PETS)  # the same name, in another collection
+    rows = page.locator("table:not(.mg-outcomes) tbody tr")
+    expect(rows).to_have_count(2)
+    chip = page.locator(".mg-chip")
+    expect(chip).to_have_text(["All collections 2", "House rules 1", "default 1"])
+    chip.filter(has_text="House").click()
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("House rules")
+    page.get_by_role("button", name="Rename").click()
+    field = page.get_by_label("Rename")
+    field.fill("default")
+    field.press("Enter")
+    expect(page.locator(".toast-body")).to_contain_text("there is a collection 'default' already")
+    page.get_by_role("button", name="Rename").click()
+    field.fill(HOSTILE)
+    field.press("Enter")
+    expect(rows.locator(".mg-text")).to_have_text(HOSTILE[:80].strip())
+    delete = page.get_by_role("button", name="Delete collection")
+    delete.click()
+    expect(delete).to_have_text("Really delete, with all its documents?")
+    assert len(chatbot.knowledge.documents()) == 2
+    delete.click()
+    expect(chip).to_have_count(0)
+    expect(rows).to_have_count(1)
+    assert [entry.collection for entry in chatbot.knowledge.documents()] == ["default"]
+
+
+def test_a_web_address_has_a_row_and_what_is_none_is_said_at_once(serve, visit, chatbot):
+    page = visit(serve(build_app(chatbot)))
+    tab(page, "Documents")
+    address = page.get_by_label("Add a web address")
+    address.fill("not an address")
+    address.press("Enter")
+    expect(page.locator(".toast-body")).to_contain_text("'not an address' is no web address")
+    expect(address).to_have_value("not an address")
+    address.fill("http://127.0.0.1:9/dogs")
+    address.press("Enter")
+    expect(page.locator(".mg-outcomes .mg-failed")).to_contain_text("private network")
+    expect(page.locator(".mg-outcomes .mg-name")).to_have_text("127.0.0.1:9/dogs")
+    expect(address).to_have_value("")
+
+
+def test_the_page_says_how_far_the_knowledge_base_follows_its_settings(serve, visit):
+    chatbot = StandIn(knowledge=Knowledge(rebuilding=Rebuilding(0.42, "computing", lexical_only=True)))
+    page = visit(serve(build_app(chatbot)))
+    expect(page.locator(".mg-main .mg-notice")).to_contain_text("found by their words alone")
+    tab(page, "Documents")
+    progress = page.locator(".mg-notice", has_text="42% done")
+    expect(progress).to_be_visible()
+    chatbot.knowledge.rebuilding = None
+    expect(progress).to_have_count(0)
+    tab(page, "Chat")
+    ask(page, "Is there anything?")
+    answers(page, 1)
+    expect(page.locator(".mg-main > * .mg-notice", has_text="words alone")).to_have_count(0)
 
 
 def test_a_reload_keeps_the_conversation_and_another_tab_has_its_own(serve, visit, chatbot, tmp_path):

@@ -290,3 +290,71 @@ def test_programs_can_ask_and_each_client_has_its_own_conversation(serve):
         client.predict("too long", api_name="/ask")
     named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert list(named) == ["/ask"]
+
+
+def chosen(page: Page, field: str, name: str) -> None:
+    page.get_by_label(field, exact=True).click()
+    page.get_by_role("option", name=name).click()
+    page.keyboard.press("Escape")
+
+
+def test_a_visitor_chooses_what_is_searched_and_hears_of_it_when_that_is_gone(serve, visit):
+    chatbot = stocked()
+    chatbot.knowledge.put("Rules of the pool.md", "Guests leave the pool at nine.", collection="Club")
+    page = visit(serve(page_of(chatbot, choose_scope=True)))
+    line = page.locator(".mg-scope button").first
+    expect(line).to_contain_text("Searching: all documents")
+    line.click()
+    chosen(page, "Collections", "Club")
+    expect(line).to_contain_text("Searching: Club")
+    for count in (1, 2):
+        ask(page, LEAVE)
+        answers(page, count)
+        expect(page.locator(".mg-card .mg-name")).to_have_text(["Rules of the pool.md", "No source"])
+    expect(line).to_contain_text("Searching: Club")
+    chatbot.knowledge.delete(chatbot.knowledge.documents()[-1].id)
+    ask(page, LEAVE)
+    expect(page.locator(".mg-note")).to_contain_text("no longer there: choose again")
+    expect(page.locator(".mg-textbox textarea")).to_have_value(LEAVE)
+    answers(page, 2)
+    line.click()
+    line.click()  # what is offered is what there is
+    expect(line).to_contain_text("Searching: all documents")
+    chosen(page, "Documents", "Travel policy.docx")
+    expect(line).to_contain_text("Searching: 1 document")
+    page.get_by_label("Added since").fill("2026-11-01")
+    expect(line).to_contain_text("Searching: 1 document, added since 2026-11-01")
+    page.get_by_role("button", name="Search everything").click()
+    expect(line).to_contain_text("Searching: all documents")
+    expect(page.get_by_label("Added since")).to_have_value("")
+
+
+def test_a_source_is_shown_in_its_document_as_text(serve, visit):
+    chatbot = StandIn()
+    chatbot.knowledge.put(HOSTILE, f"travel {HOSTILE}", around=f"{HOSTILE} stands around.\n" * 400)
+    page = visit(serve(page_of(chatbot)))
+    ask(page, "What of travel?")
+    answers(page, 1)
+    show = page.get_by_role("button", name="Show in the document").first
+    show.click()
+    mark, text = page.locator("dialog[open] mark"), page.locator(".mg-page")
+    expect(mark).to_have_text(f"travel {HOSTILE}")
+    expect(mark).to_be_in_viewport()
+    assert page.locator("dialog :is(img, script, a, .katex)").count() == 0
+    before = len(text.text_content() or "")
+    place = mark.bounding_box()
+    page.get_by_role("button", name="More above").evaluate("button => button.click()")
+    expect(mark).to_be_in_viewport()
+    expect(page.get_by_role("button", name="More above")).to_have_count(1)
+    page.wait_for_function(
+        "before => document.querySelector('.mg-page').textContent.length > before + 19000", arg=before
+    )
+    after = mark.bounding_box()
+    assert place and after and abs(place["y"] - after["y"]) < 40  # the reader's place stays
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog")).to_have_count(0)
+    chatbot.knowledge.delete("d0")
+    show.click()
+    expect(page.locator("dialog[open]")).to_contain_text("no longer in the knowledge base")
+    page.get_by_role("button", name="Close").click()
+    expect(show).to_be_focused()
