@@ -47,6 +47,7 @@ class Shares:
     rewrite: float = 1.0
     context: float = 0.0  # dense only
     background: float = 0.0  # the context of a turn that stands alone, whose utterance counts 1
+    lexical: float = 1.0  # how much of their weight the lexical rankings keep after a first turn
 
 
 class Retriever:
@@ -92,9 +93,10 @@ class Retriever:
 
     def _searches(self, query: Query) -> list[tuple[Index, str, float]]:
         """(index, text, weight); a text of no weight is not searched."""
+        by_words = self._shares.lexical if query.context else 1.0
         shares = self._both(query) if query.rewritten and not query.edited else {query.text: 1.0}
         return [
-            (index, text, weight * share)
+            (index, text, weight * share * (1.0 if index is self._similarity else by_words))
             for index, weight in zip(self._indexes, self._weights, strict=True)
             for text, share in (shares | self._context(query, index)).items()
             if weight * share

@@ -54,7 +54,10 @@ class Settings:
         "bm25", "How the lexical index ranks; `tfidf` is for comparisons.", choices=("bm25", "tfidf")
     )
     lexical_weight: float = _setting(
-        0.7, "Weight of the lexical ranking beside the dense one, with `hybrid`.", low=0, high=100
+        1.0,
+        "Weight of the lexical ranking, with `hybrid`: the dense one has 1. After a first turn .7 of it.",
+        low=0,
+        high=100,
     )
     query_encoder: str = _setting(
         "auto",

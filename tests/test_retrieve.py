@@ -118,6 +118,13 @@ def test_without_a_query_encoder_no_conversation_is_searched() -> None:
     assert ranked(Retriever(dense, [dense], dense), Query("raw", "raw", "en", context="context", leans=True)) == "a"
 
 
+def test_after_a_first_turn_the_lexical_rankings_count_less() -> None:
+    dense, lexical = Fixed({"q": "ab"}), Fixed({"q": "ba"})
+    retriever = Retriever(dense, [dense, lexical], dense, weights=(1.0, 1.5), shares=Shares(lexical=0.5))
+    assert ranked(retriever, Query("q", "q", "en")) == "ba"
+    assert ranked(retriever, Query("q", "q", "en", context="context")) == "ab"
+
+
 def test_what_counts_nothing_is_not_searched() -> None:
     index = Fixed({"raw": "a", "rewrite": "b"})
     assert ranked(Retriever(index, [index], index, shares=Shares(0.0, 1.0)), Query("raw", "rewrite", "en")) == "b"
