@@ -38,13 +38,18 @@ class Topic:
 def retrieval(
     topics: Sequence[Topic], judgements: Judgements, rank: Callable[[Topic], Sequence[tuple[str, float]]]
 ) -> tuple[dict[str, float], Run]:
-    """(metrics, run: rankings by topic). Only topics with a relevant passage count, as in BEIR."""
-    judged = [topic for topic in topics if any(grade > 0 for grade in judgements.get(topic.id, {}).values())]
-    if not judged:
+    """(metrics, run: rankings by topic), of topics that are `judged`."""
+    run = {topic.id: rank(topic) for topic in topics}
+    rows = [metrics([id for id, _ in run[topic.id]], judgements[topic.id]) for topic in topics]
+    return {name: fmean(row[name] for row in rows) for name in rows[0]} | {"queries": len(topics)}, run
+
+
+def judged(topics: Sequence[Topic], judgements: Judgements) -> list[Topic]:
+    """Those with a relevant passage: only they count, as in BEIR. Raises UnreadableData where there is none."""
+    found = [topic for topic in topics if any(grade > 0 for grade in judgements.get(topic.id, {}).values())]
+    if not found:
         raise UnreadableData("no query has a relevant passage in the judgements: check that the ids of the files agree")
-    run = {topic.id: rank(topic) for topic in judged}
-    rows = [metrics([id for id, _ in run[topic.id]], judgements[topic.id]) for topic in judged]
-    return {name: fmean(row[name] for row in rows) for name in rows[0]} | {"queries": len(judged)}, run
+    return found
 
 
 def metrics(ranking: Sequence[str], grades: Mapping[str, int]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chatbot.errors import UnreadableData
-from chatbot.evaluate import metrics, ndcg, read_judgements, read_topics, retrieval
+from chatbot.evaluate import judged, metrics, ndcg, read_judgements, read_topics, retrieval
 
 
 def test_ndcg_is_dcg_over_the_best_dcg_with_the_grade_as_gain() -> None:
@@ -25,7 +25,8 @@ def test_recall_and_mrr_count_relevant_passages_only() -> None:
 
 def test_queries_without_a_relevant_passage_do_not_count(tmp_path: Path) -> None:
     topics = read_topics(_jsonl(tmp_path, {"_id": "1", "text": "a"}, {"_id": "2", "text": "b"}))
-    scores, run = retrieval(topics, {"1": {"x": 1}, "2": {"x": 0}}, lambda topic: [("x", 1.0)])
+    judgements = {"1": {"x": 1}, "2": {"x": 0}}
+    scores, run = retrieval(judged(topics, judgements), judgements, lambda topic: [("x", 1.0)])
     assert scores["queries"] == 1
     assert scores["ndcg@10"] == 1
     assert list(run) == ["1"]
