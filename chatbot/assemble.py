@@ -61,6 +61,7 @@ SAMPLE = Path(__file__).parent.parent / "data"
 SAMPLE_NAME = "en/getting-started.md"  # one of them
 ADAPTERS = Path(__file__).parent / "adapters"  # for the default generator and embedder, by name
 LEXICAL = 0.7  # of the lexical ranking's weight, once there is a conversation
+CONTEXT = 4.0  # of the turn read with its conversation
 UTTERANCE = {"terms": 0.25}  # share of the raw turn; half for a rewrite that might leave its words out
 PACKAGED_SAMPLE = Path(__file__).parent / "sample"  # where an installed wheel has it
 
@@ -509,7 +510,7 @@ def lexical(chosen: Settings, catalogue: Catalogue) -> Index:
 
 def shares(chosen: Settings) -> Shares:
     """Fitted on QReCC and MTRAG-S: see docs/retrieval.md."""
-    reads = 1.0 if query_encoder(chosen) else 0.0
+    reads = CONTEXT if query_encoder(chosen) else 0.0
     return Shares(UTTERANCE.get(chosen.rewriter, 0.5), context=reads, background=reads, lexical=LEXICAL)
 
 

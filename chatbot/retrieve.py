@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -22,6 +23,8 @@ from chatbot.index.base import DenseIndex, Index, Ranking
 from chatbot.passage import Hit, Passage, embedded
 from chatbot.rag_token import log_prior
 from chatbot.scope import EVERYTHING, Scope
+
+RAW = 0.3  # of the raw turn beside it and its conversation, in the similarity: docs/retrieval.md
 
 
 class Shelf(Protocol):
@@ -119,20 +122,26 @@ class Retriever:
         return [*best, *((id, -math.inf) for id, _ in ranking[self._second_look :])]
 
     def retrieve(self, query: Query, scope: Scope = EVERYTHING) -> Retrieved:
-        """The k best by fused rank, scored by similarity to the nearest of the query's texts, most similar first.
+        """The k best by fused rank, scored by similarity to the query's texts, most similar first.
 
         Of passages with the same text only the best is taken: two would have twice the prior, and read as one.
         """
         found = self._shelf.passages([id for id, _ in self.rank(query, 2 * self._k, scope)])
         first = {found[id].text: id for id in reversed(list(found))}
         ids = [id for id in found if first[found[id].text] == id][: self._k]
-        nearest = [max(scores) for scores in zip(*self._similarities(query, ids), strict=True)]
-        hits = [Hit(found[id], score) for id, score in zip(ids, nearest, strict=True)]
+        hits = [Hit(found[id], score) for id, score in zip(ids, self._similarities(query, ids), strict=True)]
         return weighed(hits, self._temperature, self._no_passage)
 
-    def _similarities(self, query: Query, ids: Sequence[str]) -> list[list[float]]:
-        texts = [*query.searches, *([query.context] if query.leans and self._shares.context else [])]
-        return [self._similarity.similarities(text, ids) for text in texts]
+    def _similarities(self, query: Query, ids: Sequence[str]) -> list[float]:
+        """(N,) to the nearest of the query's texts; of a turn read with its conversation a mean, so that a turn which
+        changes the subject counts for more than what was talked about."""
+        if not (query.leans and query.context and self._shares.context):
+            return [max(each) for each in zip(*map(partial(self._to, ids), query.searches), strict=True)]
+        read, raw = self._to(ids, query.context), self._to(ids, query.utterance)
+        return [(one + RAW * other) / (1 + RAW) for one, other in zip(read, raw, strict=True)]
+
+    def _to(self, ids: Sequence[str], text: str) -> list[float]:
+        return self._similarity.similarities(text, ids)
 
 
 class Given:

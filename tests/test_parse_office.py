@@ -60,6 +60,9 @@ def saved(document: object) -> bytes:
     return buffer.getvalue()
 
 
+TYPES = b'<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"/>'
+
+
 def zipped(members: dict[str, str | bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -269,7 +272,9 @@ def test_an_entity_in_a_presentation_is_not_expanded(reading, tmp_path):
 
 
 def test_a_presentation_without_its_parts_is_refused(refusal):
-    assert "is no ordinary PowerPoint file inside" in refusal(zipped({"ppt/presentation.xml": b"x"}), "a.pptx")
+    assert "is no ordinary PowerPoint file inside" in refusal(
+        zipped({"[Content_Types].xml": TYPES, "ppt/presentation.xml": b"x"}), "a.pptx"
+    )
 
 
 # OpenDocument

@@ -344,7 +344,8 @@ def test_all_weights_can_be_trained_into_a_model_of_its_own(tmp_path: Path, tiny
 
 def test_rewrites_and_greetings_may_stand_among_the_questions(tmp_path: Path, tiny_llama: Path) -> None:
     greeting = {"question": "hello", "reply": "the answer"}
-    assert train(tmp_path, tiny_llama, "generator", [*ROWS, *TURNS, greeting], "--learning-rate", "0.01") == 0
+    rows = [*ROWS, *TURNS, greeting]
+    assert train(tmp_path, tiny_llama, "generator", rows, "--learning-rate", "0.01", "--epochs", "8") == 0
     chat = chat_prompt(Conversation(), Query("hello", "", "en"))
     plain = Causal(str(tiny_llama)).read([chat]).log_probs()
     adapted = Causal(str(tiny_llama), adapter=str(tmp_path / "out")).read([chat]).log_probs()

@@ -39,7 +39,7 @@ def test_a_zip_of_files_is_told_apart_from_a_document(tmp_path):
     (tmp_path / "upload").write_bytes(packed(("notes.md", b"# Notes")))
     with pytest.raises(PackedFiles, match=r"'a.zip' is a zip archive: unpack it"):
         read(tmp_path / "upload", "a.zip", max_bytes=1_000_000)
-    (tmp_path / "upload").write_bytes(packed(("word/document.xml", b"<a/>")))
+    (tmp_path / "upload").write_bytes(packed(("word/document.xml", b"<a/>"), ("[Content_Types].xml", b"<Types/>")))
     with pytest.raises(UnreadableDocument, match=r"'a.docx' is no zip of files: give it as a document"):
         unpack(tmp_path / "upload", "a.docx", tmp_path)
 

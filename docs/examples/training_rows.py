@@ -3,7 +3,8 @@
     python docs/examples/training_rows.py --squad dev.json --qed qed.jsonl --clapnq answerable.jsonl unanswerable.jsonl
         --mtrag mtrag_s.jsonl --out rows
 
-Writes rows/train.jsonl (one passage a row) and, for each set, rows/<set>-dev.jsonl and rows/<set>-test.jsonl (five
+Writes rows/train.jsonl (one passage a row), rows/second.jsonl (the same and more long answers, for a second training,
+with --talk FILE greetings too) and, for each set, rows/<set>-dev.jsonl and rows/<set>-test.jsonl (five
 passages where the set has that many). No article, title or conversation stands on two sides.
 """
 
@@ -32,11 +33,16 @@ def main() -> None:
     for name in ("--squad", "--qed", "--mtrag", "--out"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--clapnq", type=Path, nargs=2, required=True, help="answerable, unanswerable")
+    parser.add_argument("--talk", type=Path, help="rows {question, reply}, such as small_talk.jsonl beside this file")
     given = parser.parse_args()
     chance = random.Random(7)
     rows = [*squad(given.squad, chance), *qed(given.qed, chance), *clapnq(*given.clapnq), *mtrag(given.mtrag)]
     given.out.mkdir(exist_ok=True)
-    write(given.out / "train.jsonl", picked([row for part, row in rows if part == "train"]))
+    learned = [row for part, row in rows if part == "train"]
+    first = picked(learned)
+    write(given.out / "train.jsonl", first)
+    talk = [json.loads(line) for line in given.talk.read_text("utf-8").splitlines()] if given.talk else []
+    write(given.out / "second.jsonl", [*first, *longer(learned, first), *talk, *talk])
     for name in SETS:
         for part, seed in (("test", 5), ("dev", 6)):
             kept = [row for side, row in rows if side == part and row["source"] == name]
@@ -158,6 +164,23 @@ def picked(rows: Sequence[Row]) -> list[Row]:
     kept += [each for each in refused if words(each) < 200][:60]
     short = [each for each in talks if words(each) < 220 and len(" ".join(each["history"]).split()) < 160]
     return kept + short[:90]
+
+
+def longer(rows: Sequence[Row], first: Sequence[Row]) -> list[Row]:
+    """More answers of MTRAG-S that were not learned from yet, and ClapNQ's once more."""
+    known = {(row["question"], row["passages"][0]["id"]) for row in first}
+    talks = [
+        row
+        for row in rows
+        if row["source"] == "mtrag"
+        and row["answerable"]
+        and (row["question"], row["passages"][0]["id"]) not in known
+        and words(row) < 260
+        and len(" ".join(row["history"]).split()) < 200
+        and len(row["answers"][0].split()) < 80
+    ]
+    random.Random(21).shuffle(talks)
+    return talks[:220] + [row for row in first if row["source"] == "clapnq" and row["answerable"]]
 
 
 def wanted(row: Row, chance: random.Random) -> bool:
