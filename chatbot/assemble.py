@@ -485,6 +485,7 @@ def dialogue(
         reading=partial(branches, reading=chosen.reading, pair_prior=chosen.pair_prior),
         beams=chosen.beams,
         least_confidence=least_confidence,
+        unread=getattr(by, "unread", ()),
         max_utterance=chosen.max_utterance,
     )
 

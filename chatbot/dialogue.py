@@ -30,6 +30,7 @@ PATIENCE = 24  # tokens that a reply gets to show that it comes from the passage
 class Dialogue:
     """`reading`: which passages each branch reads, given the prior.
     `least_confidence`: a reply whose confidence is lower is withheld, and the reply says so instead.
+    `unread`: languages that the generator cannot answer in; the nearest passage is shown instead.
     `beams`: with more than one, the likeliest reply that beam search finds; its tokens come all at once, at its end.
     """
 
@@ -44,6 +45,7 @@ class Dialogue:
         reading: Callable[[Sequence[float]], Branches] = branches,
         beams: int = 1,
         least_confidence: float = 0.0,
+        unread: Sequence[str] = (),
         max_utterance: int = 4000,
     ) -> None:
         self._rewriter = rewriter
@@ -54,6 +56,7 @@ class Dialogue:
         self._reading = reading
         self._beams = beams
         self._least_confidence = least_confidence
+        self._unread = frozenset(unread)
         self._max_utterance = max_utterance
 
     def answer(
@@ -102,7 +105,7 @@ class Dialogue:
     def _tokens(self, conversation: Conversation, query: Query, found: Retrieved) -> Iterator[Token]:
         if not query.text:
             return self._say([chat_prompt(conversation, query)], branches((1.0,)))
-        if found.prior[-1] > 0.5:  # nothing retrieved is near: there is nothing to read
+        if found.prior[-1] > 0.5 or query.language in self._unread:  # nothing near, or nothing that could be read
             return iter(())
         read = self._reading(found.prior)
         return self._say(answer_prompts(conversation, query, found.hits, read.reads), read)
@@ -130,14 +133,20 @@ class Dialogue:
     def _reply(self, query: Query, found: Retrieved, tokens: list[Token]) -> Reply:
         words = words_for(query.language)
         if query.text and not tokens:
+            if found.hits and query.language in self._unread:
+                return _withheld(found, words.unsure)
             text = words.nothing_found if found.hits else words.no_documents
             return Reply(text, weights=found.prior, abstained=True)
         reply = attribution.reply(tokens, found.hits, self._mixing.epsilon)
         if query.text and reply.confidence < self._least_confidence:
-            closest = found.hits[max(range(len(found.hits)), key=found.prior.__getitem__)]
-            text = f"{words.unsure}“{excerpt(closest.passage)}”"
-            return Reply(text, weights=found.prior, confidence=reply.confidence, abstained=True)
+            return _withheld(found, words.unsure, reply.confidence)
         return reply
+
+
+def _withheld(found: Retrieved, unsure: str, confidence: float = 0.0) -> Reply:
+    """The likeliest passage is quoted in place of a reply."""
+    closest = found.hits[max(range(len(found.hits)), key=found.prior.__getitem__)]
+    return Reply(f"{unsure}“{excerpt(closest.passage)}”", weights=found.prior, confidence=confidence, abstained=True)
 
 
 def _notice(query: Query, tokens: list[Token]) -> str:

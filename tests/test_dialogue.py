@@ -228,6 +228,19 @@ def test_without_documents_the_reply_says_so(open_scripted: Open) -> None:
     assert "no documents" in reply.text
 
 
+def test_in_a_language_that_the_generator_cannot_answer_in_the_nearest_passage_is_quoted(
+    open_scripted: Open, tmp_path: Path
+) -> None:
+    (tmp_path / "手册.md").write_text("每年有三十天年假。食堂中午开门。", "utf-8")
+    chatbot = open_scripted()
+    chatbot.knowledge.add(tmp_path / "手册.md")
+    dialogue = Dialogue(Verbatim(), chatbot.retriever(), Scripted(), unread=("zh",))
+    events = list(dialogue.answer(Conversation(), "每年有几天年假？"))
+    turn = next(event.turn for event in events if isinstance(event, Answered))
+    assert turn.reply.abstained and "每年有三十天年假" in turn.reply.text
+    assert not any(isinstance(event, Token) for event in events)
+
+
 @pytest.mark.parametrize(
     ("query", "question"),
     [

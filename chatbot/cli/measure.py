@@ -65,8 +65,8 @@ def eval_retrieval(options: argparse.Namespace) -> int:
     from chatbot.rewrite import Verbatim
 
     chosen = settings_of(options)
-    judgements = evaluate.read_judgements(options.qrels)
-    topics = evaluate.judged(evaluate.read_topics(options.queries), judgements)[: options.limit]
+    asked, judgements = evaluate.read_topics(options.queries), evaluate.read_judgements(options.qrels)
+    topics = evaluate.judged(asked, judgements)[: options.limit]
     with bar() as progress, _folder_for_index(chosen.home, options) as folder:
         corpus = evaluate.read_corpus(options.corpus)
         retriever, vocabulary = assemble.collection(chosen, corpus, folder, progress)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from chatbot.errors import MissingModel
 from chatbot.loading import NOT_LOADED
 
-NOTE = "marginalia.json"  # {"refusal": text or null, "epsilon": number, "least_confidence": number}, each if known
+NOTE = "marginalia.json"  # the fields of `Note`, as far as they are known
 
 
 def adapted(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
@@ -35,6 +35,7 @@ class Note:
     refusal: str | None = None  # what it says where a passage does not hold the answer
     epsilon: float | None = None  # what measured best: see `settings`
     least_confidence: float | None = None
+    unread: tuple[str, ...] = ()  # languages, ISO 639-1, whose passages it cannot answer from
 
     def refusal_token(self, tokenizer: PreTrainedTokenizerBase) -> int | None:
         """The one that a refusal begins with."""
@@ -52,6 +53,7 @@ def note_in(folder: str) -> Note:
     try:
         noted = json.loads(path.read_text(encoding="utf-8"))
         numbers = (noted.get("epsilon"), noted.get("least_confidence"))
-        return Note(noted.get("refusal"), *(None if number is None else float(number) for number in numbers))
+        epsilon, least = (None if number is None else float(number) for number in numbers)
+        return Note(noted.get("refusal"), epsilon, least, tuple(map(str, noted.get("unread", ()))))
     except (ValueError, AttributeError, TypeError) as error:
         raise MissingModel(f"{str(path)!r} cannot be read: delete it, or train the generator again") from error

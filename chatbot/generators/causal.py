@@ -102,6 +102,10 @@ class Causal:
         return self._note.least_confidence
 
     @property
+    def unread(self) -> tuple[str, ...]:
+        return self._note.unread
+
+    @property
     def _note(self) -> Note:
         """Read from its file, for these must be known before the weights are loaded."""
         return note_in(self._adapter or self._name)
