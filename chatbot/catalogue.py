@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import sqlite3
 import threading
@@ -524,13 +525,23 @@ def _firsts(connection: sqlite3.Connection, ids: Sequence[str], scope: Scope) ->
 
 
 def _key(connection: sqlite3.Connection, collection: str) -> str:
-    """The collection's, or the one that it will get: made from the name, unless a renamed one has that."""
-    row = connection.execute("SELECT key FROM collections WHERE name = ?", (collection,)).fetchone()
-    if row:
-        return str(row[0])
-    key = "" if collection == DEFAULT else hashlib.sha256(collection.encode()).hexdigest()[:12]
-    taken = connection.execute("SELECT name FROM collections WHERE key = ?", (key,)).fetchone()
-    return uuid.uuid4().hex[:12] if taken else key
+    """The collection's, or the one that it will get: the first made from the name that no renamed one has.
+
+    The same whenever it is asked for, because ids are made from it before the collection is there.
+    """
+    keys = dict(connection.execute("SELECT name, key FROM collections").fetchall())
+    if collection in keys:
+        return str(keys[collection])
+    taken = set(keys.values())
+    return next(key for key in _keys_from(collection) if key not in taken)
+
+
+def _keys_from(collection: str) -> Iterator[str]:
+    if collection == DEFAULT:
+        yield ""
+    yield hashlib.sha256(collection.encode()).hexdigest()[:12]
+    for number in itertools.count(2):
+        yield hashlib.sha256(f"{collection}\0{number}".encode()).hexdigest()[:12]
 
 
 def _insert(

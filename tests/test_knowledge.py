@@ -388,6 +388,20 @@ def test_a_scope_lets_through_what_is_in_it_and_as_much_as_there_is(home: Home, 
             search("harbour", 5, Scope(collections=("nowhere",)))
 
 
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("shelf", ["default", "red"])
+def test_a_collection_that_was_renamed_leaves_its_name_to_a_new_one(home: Home, tmp_path: Path, shelf: str):
+    file = write(tmp_path, "a.txt", "The harbour has 3 cranes.")
+    ids = set()
+    for name in ("first", "second", "third"):
+        assert home.knowledge.add(file, collection=shelf).status == "added"
+        ids.add(home.knowledge.documents(shelf)[0].id)
+        home.knowledge.rename_collection(shelf, name)
+    assert len(ids) == 3
+    assert home.knowledge.add(file, collection="second").status == "unchanged"
+    home.check()
+
+
 def best(home: Home, query: str) -> str:
     (passage,) = home.knowledge.passages([home.dense.search(query, 1)[0][0]]).values()
     return passage.text
