@@ -46,7 +46,7 @@ from chatbot.index.base import Index, Space
 from chatbot.index.chroma import Chroma, Dense
 from chatbot.index.lexical import Lexical, TfIdf
 from chatbot.ingestion import Ingestion
-from chatbot.knowledge import KnowledgeBase, embedder_of
+from chatbot.knowledge import KnowledgeBase
 from chatbot.knowledge import Outcome as Added
 from chatbot.passage import Passage
 from chatbot.progress import Progress, silent
@@ -56,6 +56,7 @@ from chatbot.rows import Row, messages
 from chatbot.sampling import Sampling
 from chatbot.scope import DEFAULT, EVERYTHING, Scope
 from chatbot.settings import Settings
+from chatbot.stores import embedder_of
 
 SAMPLE = Path(__file__).parent.parent / "data"
 SAMPLE_NAME = "en/getting-started.md"  # one of them

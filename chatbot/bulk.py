@@ -24,11 +24,12 @@ from chatbot.catalogue import Catalogue, Entry
 from chatbot.embedders.base import Vectors
 from chatbot.errors import InputError, SetupError, WrongSetting
 from chatbot.index.chroma import Chroma
-from chatbot.knowledge import KnowledgeBase, Outcome, embedder_of, walk
+from chatbot.knowledge import KnowledgeBase, Outcome, walk
 from chatbot.passage import Page, Passage
 from chatbot.progress import Progress, silent
 from chatbot.scope import DEFAULT
 from chatbot.settings import Settings
+from chatbot.stores import embedder_of
 
 _FLUSH = 5_000  # passages written at once: what one call of Chroma takes
 _FILES_A_TASK = 8

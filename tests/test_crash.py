@@ -269,7 +269,7 @@ def in_this(do: Callable[[], None]) -> None:
 
 if __name__ == "__main__":
     words("loads what each child would"), detect("load itself, once more and in English")
-    pytest.MonkeyPatch().setattr("chatbot.knowledge.read", plain)
+    pytest.MonkeyPatch().setattr("chatbot.stores.read", plain)
     match sys.argv[1:]:
         case ["killed", folder, kills]:
             killed(Path(folder), int(kills))

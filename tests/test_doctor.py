@@ -14,8 +14,8 @@ from chatbot.doctor import examine
 from chatbot.generators import lean, openvino
 from chatbot.generators.causal import Causal, engine_of
 from chatbot.generators.reference import Reference
-from chatbot.knowledge import embedder_of
 from chatbot.settings import load
+from chatbot.stores import embedder_of
 
 
 def said_of_generator(home: Path, **chosen: object) -> tuple[bool, str]:

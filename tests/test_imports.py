@@ -54,7 +54,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         " training",
     ),
     "steps": (
-        "rewrite retrieve generate sampling beam knowledge ingestion",
+        "rewrite retrieve generate sampling beam knowledge stores upkeep ingestion",
         "values equations protocols stores parsers steps",
     ),
     "dialogue": ("dialogue", "values equations protocols steps"),

@@ -111,7 +111,7 @@ def plain(path: Path, name: str, *, max_bytes: int) -> Document:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatbot.knowledge.read", plain)
+    monkeypatch.setattr("chatbot.stores.read", plain)
 
 
 MANUAL = (
@@ -448,7 +448,7 @@ class Dictionary(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr("chatbot.knowledge.read", plain)
+        self.patch.setattr("chatbot.stores.read", plain)
         self.temporary = TemporaryDirectory()
         self.folder = Path(self.temporary.name)
         self.texts: dict[tuple[str, str], str] = {}
@@ -705,6 +705,6 @@ def in_child(do: Callable[[], None]) -> int:
 
 if __name__ == "__main__":
     words("loads what each child would"), detect("load itself, once more and in English")
-    pytest.MonkeyPatch().setattr("chatbot.knowledge.read", plain)
+    pytest.MonkeyPatch().setattr("chatbot.stores.read", plain)
     for operation in ("add", "replace", "delete"):
         crash(Path(sys.argv[1]), operation)

@@ -1,0 +1,248 @@
+"""Bringing what a knowledge base is kept in up to date: after a crash, a lost store, or a change of settings.
+
+After a change of embedder the earlier one's vectors serve until `rebuild` has computed all the new ones; after a
+change of how texts are split, `rebuild` splits document by document again.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from chatbot.catalogue import Entry
+from chatbot.embedders.base import Vectors
+from chatbot.errors import UnknownDocument, UnreadableDocument
+from chatbot.index.base import Space, VectorStore
+from chatbot.passage import Document, Passage
+from chatbot.progress import Progress, silent
+from chatbot.stores import ARRIVING, BATCH, Stores, embedder_of, sha256_of
+
+_PAGE = 1_000  # passages looked up at once when vectors are computed again
+_ID = re.compile(r"[0-9a-f]{16}")
+_ABANDONED = 86_400  # seconds after which a folder of a file that is arriving is no other process's any more
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilding:
+    """What goes on in the background after a change of settings."""
+
+    done: float  # share, in [0, 1]
+    doing: str
+    lexical_only: bool  # nothing is found by meaning until it is done: the earlier embedder cannot be loaded
+
+
+class Upkeep:
+    def __init__(self, stores: Stores, forgotten: Callable[[], None]) -> None:
+        """`forgotten`: called when passages are gone."""
+        self._stores = stores
+        self._catalogue, self._files = stores.catalogue, stores.files
+        self._forgotten = forgotten
+        self._stopped = threading.Event()
+        self._rebuilding: Rebuilding | None = None
+
+    @property
+    def rebuilding(self) -> Rebuilding | None:
+        return self._rebuilding
+
+    def reconcile(self, progress: Progress = silent) -> list[str]:
+        """Bring vectors and files in step again, after a crash or a lost store; what was amiss, a sentence each."""
+        with self._stores.writing():
+            space, mended = self._stores.space, list[str]()
+            serving = embedder_of(self._catalogue)
+            self._stores.chosen.store.drop_others([serving[0]] if serving else [])
+            known = self._catalogue.places()
+            if strangers := sum(self._drop_strangers(each.store, known) for each in self._stores.spaces()):
+                mended.append(f"{strangers} vectors of passages that are gone were removed")
+            if space.whole and (computed := self._compute(space, known, progress)):
+                mended.append(f"{computed} lost vectors were computed again")
+            if folders := self._remove_strangers({entry.id for entry in self._catalogue.documents()}):
+                mended.append(f"{folders} folders of files that are not documents were removed")
+            self._catalogue.scrub()
+        return mended
+
+    def verify(self, progress: Progress = silent) -> tuple[list[str], list[str]]:
+        """(what was mended, what is wrong still), a sentence each. Reads everything."""
+        mended = self.reconcile(progress)
+        with self._stores.writing():
+            if faults := self._catalogue.faults():
+                self._catalogue.mend()
+                left = self._catalogue.faults()
+                mended += [f"{fault}: made anew from the passages" for fault in faults if fault not in left]
+            wrong = [f"the catalogue has {fault}" for fault in self._catalogue.faults()]
+            for entry in self._catalogue.documents():
+                if amiss := self._amiss(entry):
+                    wrong.append(f"the original of {entry.name!r} {amiss}: it is still found; add it again")
+        return mended, wrong
+
+    def is_outdated(self) -> bool:
+        """Whether `rebuild` has something to do."""
+        return self._stores.space is not self._stores.chosen or bool(
+            self._catalogue.cut_otherwise(self._stores.splitter)
+        )
+
+    def rebuild(self, progress: Progress = silent) -> None:
+        """Follow a change of embedder or of splitting, while everything is used as it was. Taken up where it was
+        stopped, by `stop` or a crash."""
+
+        def report(done: float, doing: str) -> None:
+            self._rebuilding = Rebuilding(done, doing, not self._stores.space.whole)
+            progress(done, doing)
+
+        self._stopped.clear()
+        try:
+            if self._stores.space is not self._stores.chosen:
+                self._change_embedder(report)
+            stale = self._catalogue.cut_otherwise(self._stores.splitter)
+            for number, document_id in enumerate(stale):
+                if self._stopped.is_set():
+                    return
+                report(number / len(stale), "splitting documents again")
+                self._split_again(document_id)
+        finally:
+            self._rebuilding = None
+
+    def stop(self) -> None:
+        """Ends a `rebuild` that is running, after the batch at hand."""
+        self._stopped.set()
+
+    def _drop_strangers(self, store: VectorStore, known: dict[str, list[str]]) -> int:
+        """How many vectors were of no passage."""
+        strangers = 0
+        living = self._catalogue.keys_of()
+        for key in store.collections():
+            stray = store.ids(key).difference(known.get(key, ()))
+            strangers += len(stray)
+            if key not in living:
+                store.drop(key)
+            elif stray:
+                store.delete_ids(sorted(stray), key)
+        return strangers
+
+    def _compute(self, space: Space, known: dict[str, list[str]], progress: Progress) -> int:
+        """The vectors that are missing; how many they were."""
+        missing = [(id, key) for key, ids in known.items() for id in _without(ids, space.store.ids(key))]
+        for start in range(0, len(missing), _PAGE):
+            self._compute_page(space, dict(missing[start : start + _PAGE]))
+            progress(min(1.0, (start + _PAGE) / len(missing)), "computing vectors again")
+        return len(missing)
+
+    def _compute_page(self, space: Space, keys: dict[str, str]) -> None:
+        for batch, vectors in self._stores.embed(space, list(self._catalogue.passages(list(keys)).values())):
+            for key in {keys[passage.id] for passage in batch}:
+                rows = [row for row, passage in enumerate(batch) if keys[passage.id] == key]
+                its = [batch[row] for row in rows]
+                space.store.upsert([p.id for p in its], [p.document_id for p in its], vectors[rows], key)
+
+    def _remove_strangers(self, known: set[str]) -> int:
+        removed = 0
+        for folder in self._files.iterdir() if self._files.is_dir() else ():
+            arriving = folder.name.startswith(ARRIVING)
+            if arriving and self._stores.shared and _age(folder) < _ABANDONED:
+                continue  # another process may be reading it
+            if arriving or (_ID.fullmatch(folder.name) and folder.name not in known):
+                self._forgotten()
+                shutil.rmtree(folder, ignore_errors=True)
+                removed += 1
+        return removed
+
+    def _amiss(self, entry: Entry) -> str:
+        """What is wrong with the kept file; nothing: ""."""
+        originals = list((self._files / entry.id).glob("*"))
+        if len(originals) != 1:
+            return "is missing" if not originals else "is not alone in its folder"
+        same = self._stores.document_id(entry.name, sha256_of(originals[0]), entry.collection) == entry.id
+        return "" if same else "has changed on disk"
+
+    def _change_embedder(self, progress: Progress) -> None:
+        """Compute what the chosen embedder has not, then put it in the place of the one that serves."""
+        total = max(self._catalogue.count(), 1)
+        missing = self._missing()
+        while missing and not self._stopped.is_set():
+            progress(1 - len(missing) / total, f"computing {total} vectors with the new embedder")
+            batch, missing = missing[:BATCH], missing[BATCH:]
+            made = list(self._stores.embed(self._stores.chosen, list(self._catalogue.passages(batch).values())))
+            with self._stores.writing():  # so that none deleted meanwhile comes back
+                for passages, vectors in made:
+                    self._store_living(passages, vectors)
+            missing = missing or self._missing()
+        if self._stopped.is_set():
+            return
+        with self._stores.writing():
+            self._compute(self._stores.chosen, self._catalogue.places(), silent)  # what was added since
+            self._stores.adopt()
+            self._stores.earlier = None
+            self._stores.chosen.store.drop_others()
+
+    def _missing(self) -> list[str]:
+        known = self._catalogue.places()
+        return [id for key, ids in known.items() for id in _without(ids, self._stores.chosen.store.ids(key))]
+
+    def _store_living(self, passages: Sequence[Passage], vectors: Vectors) -> None:
+        row_of = {passage.id: row for row, passage in enumerate(passages)}
+        for key, ids in self._catalogue.places(row_of).items():
+            rows = [row_of[id] for id in ids]
+            self._stores.chosen.store.upsert(ids, [passages[row].document_id for row in rows], vectors[rows], key)
+
+    def _split_again(self, document_id: str) -> None:
+        """Replace the document's passages by those that it is split into now, at once; the same, nothing moves."""
+        try:
+            entry, (_, version) = self._catalogue.get(document_id), self._catalogue.cut(document_id)
+            document = self._document(entry)
+            passages, old = self._stores.split(document, document_id), self._catalogue.passages_of(document_id)
+        except UnknownDocument:  # deleted meanwhile
+            return
+        if not passages or list(map(_cut, passages)) == list(map(_cut, old)):
+            with self._stores.writing():
+                self._catalogue.keep_split(document_id, document.pages, self._stores.splitter)
+            return
+        version += 1
+        passages = [replace(each, id=f"{document_id}:{version}.{n}") for n, each in enumerate(passages)]
+        vectors = list(self._stores.embed(space := self._stores.space, passages))
+        with self._stores.writing():
+            try:
+                unchanged = self._catalogue.cut(document_id)[1] == version - 1
+            except UnknownDocument:
+                return
+            if not unchanged or self._stores.space.store is not space.store:  # another process's doing
+                return
+            key = self._stores.key_of(document_id)
+            ids = [passage.id for batch, _ in vectors for passage in batch]
+            space.store.upsert(ids, document_id, [row for _, rows in vectors for row in rows], key)
+            self._catalogue.split_again(document_id, passages, document.pages, self._stores.splitter, version)
+            for each in self._stores.spaces():
+                each.store.delete_ids([passage.id for passage in old], key)
+
+    def _document(self, entry: Entry) -> Document:
+        """From the stored pages; those that an earlier version did not store are read from the original."""
+        pages = tuple(self._catalogue.pages(entry.id))
+        if not pages:
+            try:
+                (original,) = (self._files / entry.id).glob("*")
+                return self._stores.read(original, entry.name)
+            except (UnreadableDocument, ValueError) as error:
+                log.warning("%r stays split as it is: %s", entry.name, error)
+        return Document(entry.name, entry.kind, pages, entry.notice)
+
+
+def _age(folder: Path) -> float:
+    """Seconds; 0 for one that is gone."""
+    try:
+        return time.time() - folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _without(ids: Sequence[str], there: set[str]) -> list[str]:
+    return [id for id in ids if id not in there]
+
+
+def _cut(passage: Passage) -> tuple[object, ...]:
+    return passage.text, passage.page, passage.heading, passage.start, passage.end
