@@ -76,7 +76,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "package": ("", "values assembly"),  # chatbot/__init__.py: what others may use
     "ui": (
         "ui ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.i18n ui.panel ui.place ui.render ui.run"
-        " ui.scope ui.thread",
+        " ui.scope ui.server ui.thread",
         "package ui",
     ),
 }
@@ -86,9 +86,9 @@ OWNERS: dict[str, str] = {
     "charset_normalizer": "chatbot.parse.plain",
     "chromadb": "chatbot.index.chroma",
     "docx": "chatbot.parse.word",
-    "fastapi": "ui.app",
+    "fastapi": "ui.server",
     "filelock": "chatbot.assemble",
-    "gradio": "ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint",
+    "gradio": "ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.server",
     "huggingface_hub": "chatbot.embedders.weights",
     "httpx": "chatbot.fetch chatbot.index.chroma",
     "jinja2": "chatbot.generators.causal",
@@ -116,7 +116,7 @@ OWNERS: dict[str, str] = {
     "semantic_text_splitter": "chatbot.split",
     "sentence_transformers": "chatbot.embedders.cross chatbot.embedders.sentence chatbot.train.encoder",
     "snowballstemmer": "chatbot.language",
-    "starlette": "ui.app",
+    "starlette": "ui.server",
     "striprtf": "chatbot.parse.rtf",
     "tokenizers": "chatbot.bench.rag chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",
@@ -133,7 +133,7 @@ OWNERS: dict[str, str] = {
     " chatbot.generators.adapter chatbot.generators.causal chatbot.generators.lean chatbot.generators.openvino"
     " chatbot.generators.reference chatbot.generators.seq2seq chatbot.train.model chatbot.train.trainable"
     " chatbot.models",
-    "uvicorn": "ui.app",
+    "uvicorn": "ui.server",
 }
 
 HEAVY = ("torch", "chromadb", "gradio", "transformers", "sentence_transformers", "trafilatura", "openvino")

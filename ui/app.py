@@ -1,23 +1,17 @@
-"""The whole application: the chat, the documents, earlier conversations; and `serve`, which puts it on the network.
+"""The whole application: the chat, the documents, earlier conversations.
 
 A tab keeps its conversation's key in `sessionStorage`: two tabs are two conversations, and a reload continues its own.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import ipaddress
 import re
 import secrets
-import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-import uvicorn
-from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatbot import Conversation, MarginaliaError
 from ui import render
@@ -42,10 +36,6 @@ _READ_KEY = """(_, ...others) => {
   return [key, ...others];
 }"""
 _WRITE_KEY = "key => { sessionStorage.setItem('marginalia', key); return []; }"
-
-
-class AddressUnusable(MarginaliaError):
-    """The page's address cannot be had: another program is at the port, or it is not this machine's."""
 
 
 def build_app(
@@ -225,119 +215,5 @@ class App(gr.Blocks):
         )
 
 
-def serve(
-    chatbot: Chatbot,
-    listener: socket.socket,
-    *,
-    language: str | None = None,
-    examples: Sequence[str] = (),
-    concurrency_limit: int | None = 1,
-) -> None:
-    """Serves at an address that `listen` gave, until interrupted."""
-    host, port = listener.getsockname()[:2]
-    page = build_app(
-        chatbot,
-        language=language,
-        examples=examples,
-        concurrency_limit=concurrency_limit,
-        shared=not _is_loopback(host),
-    )
-    config = uvicorn.Config(
-        mounted(page, chatbot.settings.max_file_mb),
-        log_level="warning",
-        timeout_graceful_shutdown=3,  # an open tab holds its connection for ever
-    )
-    shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host
-    print(f"Marginalia is at http://{shown}:{port}  (Ctrl-C stops it)", flush=True)
-    with listener, contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once it has closed
-        uvicorn.Server(config).run(sockets=[listener])
-
-
-def mounted(page: gr.Blocks, max_file_mb: int) -> FastAPI:
-    """The page as an ASGI application that loads nothing from outside and tells nobody anything."""
-    site = FastAPI(openapi_url=None)
-    site.add_middleware(_Headers)
-    return gr.mount_gradio_app(
-        site,
-        page,
-        path="/",
-        theme=theme(),
-        footer_links=[],
-        run_history=False,  # gradio would keep every question and reply, unencrypted, in the browser
-        ssr_mode=False,
-        max_file_size=f"{max_file_mb}mb",
-        allowed_paths=None,
-    )
-
-
-def theme() -> gr.themes.ThemeClass:
-    """Quiet, with fonts that the visitor's machine has."""
-    sans = ("ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC")
-    return gr.themes.Base(
-        primary_hue="slate",
-        neutral_hue="stone",
-        radius_size="md",
-        font=[*sans, "sans-serif"],
-        font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
-    ).set(
-        body_text_color_subdued="#6f6a63",
-        body_text_color_subdued_dark="#a8a29a",
-        body_background_fill="#faf9f6",
-        body_background_fill_dark="#171614",
-        block_background_fill_dark="#1f1e1b",
-        background_fill_primary_dark="#1f1e1b",
-        background_fill_secondary_dark="#262420",
-        input_background_fill_dark="#1f1e1b",
-    )
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Bound here rather than by the server, so that a port in use is one clear line."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(2048)
-    except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise AddressUnusable(f"port {port} on {host!r} cannot be used ({why}): choose another with --port") from error
-    return listener
-
-
-class _Headers:
-    """Adds to every answer the headers that hold the page to itself. Plain ASGI, so that streams are not buffered."""
-
-    POLICY = (
-        "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; img-src 'self' data: blob:; "
-        "connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'"
-    )
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", []),
-                    (b"content-security-policy", self.POLICY.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
-
-
 def _new_key() -> str:
     return secrets.token_hex(16)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

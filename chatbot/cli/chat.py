@@ -26,6 +26,7 @@ def add_serve(add: Add) -> None:
     made = add("serve", serve, "open the chat in a browser page (what happens without a command)")
     made.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     made.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
+    made.add_argument("--name", nargs="+", default=(), help="answer under these host names too (behind a proxy)")
 
 
 def add_ask(add: Add) -> None:
@@ -41,8 +42,8 @@ def add_ask(add: Add) -> None:
 
 
 def serve(options: argparse.Namespace) -> int:
-    from ui.app import listen
-    from ui.app import serve as serve_app
+    from ui.server import listen
+    from ui.server import serve as serve_app
 
     with listen(options.host, options.port) as listener, opened(options) as chatbot:
         with bar() as progress:
@@ -50,7 +51,7 @@ def serve(options: argparse.Namespace) -> int:
             with _said():
                 chatbot.dialogue(progress)
                 threading.Thread(target=_said()(chatbot.warm), daemon=True).start()  # while the page opens
-        serve_app(chatbot, listener, examples=SAMPLE_QUESTIONS if sample else ())
+        serve_app(chatbot, listener, examples=SAMPLE_QUESTIONS if sample else (), names=options.name)
     return 0
 
 

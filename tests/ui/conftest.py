@@ -17,7 +17,7 @@ import gradio as gr
 import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from ui.app import listen, mounted
+from ui.server import listen, mounted
 
 CHROMIUM = os.environ.get("MARGINALIA_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = (
@@ -31,9 +31,9 @@ expect.set_options(timeout=15_000)
 
 @contextmanager
 def serving(page: gr.Blocks, max_file_mb: int = 5) -> Iterator[str]:
-    """The page's address while it is served as `ui.app.serve` does."""
+    """The page's address while it is served as `ui.server.serve` does."""
     listener = listen("127.0.0.1", 0)
-    config = uvicorn.Config(mounted(page, max_file_mb), log_level="error", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(mounted(page, max_file_mb, names=()), log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -19,7 +19,7 @@ from chatbot.knowledge import Rebuilding
 from tests.ui.standin import Knowledge, StandIn
 from tests.ui.test_chat import HOSTILE, answers, ask
 from ui import build_app
-from ui.app import listen
+from ui.server import listen
 
 ROOT = Path(__file__).parents[2]
 PETS = {"name": "Pet policy.md", "mimeType": "text/markdown", "buffer": b"Dogs may come to the office on Fridays."}
@@ -328,7 +328,7 @@ def test_a_port_in_use_is_one_clear_line():
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_an_interrupt_ends_the_server_even_with_a_page_open(visit):
     program = (
-        "from tests.ui.standin import stocked\nfrom ui.app import listen, serve\n"
+        "from tests.ui.standin import stocked\nfrom ui.server import listen, serve\n"
         "serve(stocked(), listen('127.0.0.1', 0))\nprint('closed')"
     )
     server = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
