@@ -81,7 +81,8 @@ class Settings:
     )
     rewriter: str = _setting(
         "terms",
-        "Of a turn that leans on the conversation: `none`, its `terms`, `generator`, a folder from `train rewriter`.",
+        "Of a turn that leans on the conversation: `none`, its `terms`, `trained` (the default generator taught to "
+        "rewrite), `generator`, a folder from `train rewriter`.",
     )
     max_reply_tokens: int = _setting(200, "Longest reply.", low=1, high=4096)
     temperature: float = _setting(0.0, "Temperature of the mixture; 0 takes the likeliest token.", low=0, high=5)

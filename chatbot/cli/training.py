@@ -6,9 +6,12 @@ import argparse
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chatbot.cli.terminal import JUDGED, Add, bar, fail, print_json, settings_of, takes_json
+
+if TYPE_CHECKING:
+    from chatbot.train import commands
 
 
 def add_train(add: Add) -> None:
@@ -65,48 +68,9 @@ def add_train(add: Add) -> None:
 
 def train(options: argparse.Namespace) -> int:
     from chatbot.train import commands
-    from chatbot.train.generator import Objective
-    from chatbot.train.loop import Progress, Schedule, leads
-    from chatbot.train.model import Lora
+    from chatbot.train.loop import Progress, leads
 
-    schedule = Schedule(
-        options.epochs,
-        options.learning_rate,
-        accumulate=options.accumulate,
-        seed=options.seed,
-        patience=options.patience,
-        measure_every=options.measure_every,
-    )
     chosen, data = settings_of(options), options.data
-    if data is None:
-        with bar() as shown:
-            data = commands.rows_from_documents(chosen, options.from_documents, options.out / "rows.jsonl", shown)
-    given = commands.Options(
-        data,
-        options.out,
-        options.development,
-        options.held_out,
-        options.batch,
-        schedule,
-    )
-    given = replace(given, lora=Lora(options.rank, 2 * options.rank, options.dropout))
-    if options.what == "retriever":
-        given = replace(given, ranking=options.ranking, layers=options.layers)
-    else:
-        given = replace(
-            given,
-            before=options.before,
-            checkpointing=options.checkpointing,
-            objective=Objective(smoothing=options.smoothing),
-        )
-    if options.what == "generator":
-        given = replace(
-            given,
-            alone=options.alone,
-            objective=Objective(options.loss == "sequence", options.smoothing, options.refusing),
-            query_encoder=options.train_query_encoder,
-            hindsight=options.hindsight,
-        )
     command = {
         "generator": commands.train_generator,
         "rewriter": commands.train_rewriter,
@@ -121,7 +85,9 @@ def train(options: argparse.Namespace) -> int:
                 f"loss {progress.loss:.3f}, {progress.tokens_per_s:.0f} tokens/s, {left}",
             )
 
-        made = command(chosen, given, shown, report)
+        if data is None:
+            data = commands.rows_from_documents(chosen, options.from_documents, options.out / "rows.jsonl", shown)
+        made = command(chosen, _given(options, data), shown, report)
     if not leads():
         return 0
     if options.json:
@@ -131,6 +97,39 @@ def train(options: argparse.Namespace) -> int:
     else:
         print(f"{made.step} steps; what was learned is in {options.out}")
     return 0
+
+
+def _given(options: argparse.Namespace, data: Path) -> commands.Options:
+    from chatbot.train import commands
+    from chatbot.train.generator import Objective
+    from chatbot.train.loop import Schedule
+    from chatbot.train.model import Lora
+
+    schedule = Schedule(
+        options.epochs,
+        options.learning_rate,
+        accumulate=options.accumulate,
+        seed=options.seed,
+        patience=options.patience,
+        measure_every=options.measure_every,
+    )
+    lora = Lora(options.rank, 2 * options.rank, options.dropout)
+    given = commands.Options(
+        data, options.out, options.development, options.held_out, options.batch, schedule, lora=lora
+    )
+    if options.what == "retriever":
+        return replace(given, ranking=options.ranking, layers=options.layers)
+    objective = Objective(smoothing=options.smoothing)
+    given = replace(given, before=options.before, checkpointing=options.checkpointing, objective=objective)
+    if options.what == "rewriter":
+        return given
+    return replace(
+        given,
+        alone=options.alone,
+        objective=replace(objective, sequence=options.loss == "sequence", refusing=options.refusing),
+        query_encoder=options.train_query_encoder,
+        hindsight=options.hindsight,
+    )
 
 
 def _needs_training(options: argparse.Namespace) -> int:
