@@ -104,24 +104,8 @@ class RagChat(gr.Blocks):
                     examples=[{"text": example} for example in examples] or None,
                     elem_classes="mg-messages",
                 )
-                self._correction = gr.Textbox(
-                    label=words["correction"],
-                    submit_btn=words["correction.save"],
-                    visible=False,
-                    autofocus=True,
-                    lines=1,
-                    max_lines=8,
-                    elem_classes="mg-correcting",
-                )
-                self._search = gr.Textbox(
-                    label=words["search.label"],
-                    submit_btn=words["search.again"],
-                    visible=False,
-                    autofocus=True,
-                    lines=1,
-                    max_lines=8,
-                    elem_classes="mg-correcting",
-                )
+                self._correction = _unfolding(words["correction"], words["correction.save"])
+                self._search = _unfolding(words["search.label"], words["search.again"])
                 self._textbox = gr.Textbox(
                     show_label=False,
                     label=words["placeholder"],
@@ -476,6 +460,19 @@ class RagChat(gr.Blocks):
             gr.HTML(empty=render.no_sources_yet(words), copied=words["copied"]),
             *(self._chooser.translate(words) if self._chooser else ()),
         )
+
+
+def _unfolding(label: str, button: str) -> gr.Textbox:
+    """A field that is shown when it is asked for."""
+    return gr.Textbox(
+        label=label,
+        submit_btn=button,
+        visible=False,
+        autofocus=True,
+        lines=1,
+        max_lines=8,
+        elem_classes="mg-correcting",
+    )
 
 
 def _correction(turn: Turn | None = None) -> gr.Textbox:
