@@ -436,6 +436,7 @@ def sampling(chosen: Settings) -> Sampling:
         chosen.top_p,
         chosen.min_p,
         chosen.stop,
+        chosen.most_repeats,
     )
 
 
@@ -462,13 +463,8 @@ def rewriter(chosen: Settings, by: Callable[[], Generator], vocabulary: Vocabula
             return ByTerms(vocabulary)
         case "generator":
             return ByGenerator(by())
-        case "trained":
-            chosen = replace(chosen, generator=models.DEFAULT)
-            folder = str(ADAPTERS / f"{models.DEFAULT}-rewriter")
-        case folder:
-            folder = _adapter_folder("rewriter", folder)
-    own = generator(replace(chosen, adapter=folder))  # an engine of its own: the adapter is merged into its weights
-    return ByGenerator(own, worked=False)
+    trained = replace(chosen, adapter=_adapter_folder("rewriter", chosen.rewriter))
+    return ByGenerator(generator(trained), worked=False)  # an engine of its own: the adapter is merged into its weights
 
 
 def prior(chosen: Settings, metric: Metric) -> tuple[float, float]:

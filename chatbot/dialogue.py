@@ -21,7 +21,7 @@ from chatbot.language import detect
 from chatbot.prompt import Prompt, answer_prompts, chat_prompt, excerpt, words_for
 from chatbot.retrieve import Finder
 from chatbot.rewrite import Rewriter
-from chatbot.sampling import GREEDY, Sampling, until
+from chatbot.sampling import GREEDY, Sampling, loops, until
 from chatbot.scope import EVERYTHING, Scope
 
 PATIENCE = 24  # tokens that a reply gets to show that it comes from the passages
@@ -83,7 +83,7 @@ class Dialogue:
                 break
             yield token
         clock.lap("generate")
-        reply = replace(self._reply(query, found, tokens), notice=_notice(query, tokens))
+        reply = replace(self._reply(query, found, tokens), notice=self._notice(query, tokens))
         yield Answered(Turn(query, reply, found.hits, found.prior, clock.seconds))
 
     def _query(self, conversation: Conversation, utterance: str, searched: str) -> Query:
@@ -142,17 +142,19 @@ class Dialogue:
             return _withheld(found, words.unsure, reply.confidence)
         return reply
 
+    def _notice(self, query: Query, tokens: list[Token]) -> str:
+        """What the reply was made without, and what ended it early, in the person's language."""
+        words = words_for(query.language)
+        notices = [words.cut[part] for part in (tokens[0].cut if tokens else ())]
+        if loops("".join(token.text for token in tokens), self._sampling.most_repeats):
+            notices.append(words.looped)
+        return " ".join(notices)
+
 
 def _withheld(found: Retrieved, unsure: str, confidence: float = 0.0) -> Reply:
     """The likeliest passage is quoted in place of a reply."""
     closest = found.hits[max(range(len(found.hits)), key=found.prior.__getitem__)]
     return Reply(f"{unsure}“{excerpt(closest.passage)}”", weights=found.prior, confidence=confidence, abstained=True)
-
-
-def _notice(query: Query, tokens: list[Token]) -> str:
-    """What the reply was made without, in the person's language."""
-    words = words_for(query.language)
-    return " ".join(words.cut[part] for part in (tokens[0].cut if tokens else ()))
 
 
 class _Clock:

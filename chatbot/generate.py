@@ -29,7 +29,7 @@ from chatbot.rag_token import (
     prune,
     to_passages,
 )
-from chatbot.sampling import GREEDY, Sampling, choose, until
+from chatbot.sampling import GREEDY, Sampling, choose, unlooped, until
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,10 @@ def generate(
 
     `shares`: (B, K + 1), p(z | b) where a branch reads several passages, see `branches`; None: each reads its own.
 
-    Ends at an end token, before a stop string, or at `max_tokens`. Raises BrokenModel for NaN.
+    Ends at an end token, before a stop string, after a loop, or at `max_tokens`. Raises BrokenModel for NaN.
     """
-    return until(_tokens(generator, Mixer(prompts, prior, mixing, shares), sampling), sampling.stop)
+    tokens = _tokens(generator, Mixer(prompts, prior, mixing, shares), sampling)
+    return until(unlooped(tokens, sampling.most_repeats), sampling.stop)
 
 
 def _tokens(generator: Generator, mixer: Mixer, sampling: Sampling) -> Iterator[Token]:

@@ -36,6 +36,7 @@ class Words:
     unsure: str  # followed by a quotation
     no_documents: str
     cut: Mapping[str, str]  # the notice that this part of a prompt did not fit the window
+    looped: str  # the notice that a reply said the same again and again
 
 
 WORDS = {
@@ -50,6 +51,7 @@ WORDS = {
             "conversation": "Earlier turns were left out: the conversation is longer than the model can read.",
             "passage": "Part of the passages was not read: they are longer than the model can read.",
         },
+        looped="The reply was ended here because it repeated itself.",
     ),
     "zh": Words(
         answer="请用文中的话简短地回答问题。",
@@ -62,6 +64,7 @@ WORDS = {
             "conversation": "对话太长，模型读不完：较早的几轮没有读。",
             "passage": "段落太长，模型读不完：有一部分没有读。",
         },
+        looped="回答开始重复，因此在此结束。",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""The mixture -> one token, and the tokens up to a stop string.
+"""The mixture -> one token, and the tokens up to a stop string or a loop.
 
 Temperature, top-p, min-p and repetition penalty act on the mixture's log-probabilities, not on any branch's.
 """
@@ -25,9 +25,12 @@ class Sampling:
     top_p: float = 1.0  # Holtzman et al. 2020: 1 is all
     min_p: float = 0.0  # Nguyen et al. 2024: 0 is all
     stop: tuple[str, ...] = ()  # the reply ends before any of these
+    most_repeats: int = 0  # the reply ends where it has said the same piece so often in a row; 0: never
 
 
 GREEDY = Sampling()
+_PIECE = 100  # characters: longer ones are not looked for
+_LOOP = 40  # characters of repeats: "no, no, no, no" is none yet
 
 
 def choose(mixture: Tensor, chosen: Sequence[int], sampling: Sampling, random: torch.Generator) -> int:
@@ -78,6 +81,28 @@ def until(tokens: Iterable[Token], stops: Sequence[str]) -> Iterator[Token]:
             safe -= len(held[0].text)
             yield held.pop(0)
     yield from held
+
+
+def unlooped(tokens: Iterable[Token], most: int) -> Iterator[Token]:
+    """The tokens up to the one that completes a loop. See `loops`."""
+    text = ""
+    for token in tokens:
+        yield token
+        text = (text + token.text)[-_PIECE * most :]
+        if loops(text, most):
+            return
+
+
+def loops(text: str, most: int) -> bool:
+    """Whether the text ends with one piece, with a letter or digit in it, said `most` times in a row. 0: never."""
+    for length in range(1, _PIECE + 1) if most else ():
+        times = max(most, -(-_LOOP // length))
+        if length * times > len(text):
+            continue
+        piece = text[-length:]
+        if text.endswith(piece * times) and any(map(str.isalnum, piece)):
+            return True
+    return False
 
 
 def stop_start(text: str, stops: Sequence[str]) -> int | None:

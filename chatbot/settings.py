@@ -81,8 +81,7 @@ class Settings:
     )
     rewriter: str = _setting(
         "terms",
-        "Of a turn that leans on the conversation: `none`, its `terms`, `trained` (the default generator taught to "
-        "rewrite), `generator`, a folder from `train rewriter`.",
+        "Of a turn that leans on the conversation: `none`, its `terms`, `generator`, a folder from `train rewriter`.",
     )
     max_reply_tokens: int = _setting(200, "Longest reply.", low=1, high=4096)
     temperature: float = _setting(0.0, "Temperature of the mixture; 0 takes the likeliest token.", low=0, high=5)
@@ -94,6 +93,9 @@ class Settings:
     )
     repetition_penalty: float = _setting(
         1.0, "Makes tokens that the reply holds already less likely; 1 does nothing.", low=1, high=10
+    )
+    most_repeats: int = _setting(
+        3, "Ends a reply that has said the same thing so many times in a row; 0: never.", low=0, high=100
     )
     beams: int = _setting(
         1,

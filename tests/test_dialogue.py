@@ -160,6 +160,18 @@ def test_a_reply_made_from_everything_has_no_notice(open_scripted: Open, documen
     assert ask(chatbot, "How many days of leave do employees have?").reply.notice == ""
 
 
+@pytest.mark.parametrize(("most", "times"), [(3, 3), (0, 20)])
+def test_a_reply_that_repeats_itself_is_ended_and_says_so(
+    open_scripted: Open, documents: list[Path], monkeypatch: pytest.MonkeyPatch, most: int, times: int
+) -> None:
+    monkeypatch.setattr("chatbot.assemble.Scripted", lambda: Scripted(lambda prompt: 20 * f"{best_sentence(prompt)} "))
+    chatbot = open_scripted(most_repeats=most, max_reply_tokens=1000)
+    chatbot.knowledge.add(documents[0])
+    reply = ask(chatbot, "How many days of leave do employees have?").reply
+    assert reply.text.count("Employees have thirty days of leave each year.") == times
+    assert reply.notice == (words_for("en").looped if most else "")
+
+
 @pytest.mark.parametrize("reading", ["apart", "apart+pair", "stuffing"])
 def test_every_way_of_reading_replies_weighs_every_passage_and_says_what_did_not_fit(
     open_scripted: Open, documents: list[Path], monkeypatch: pytest.MonkeyPatch, reading: str

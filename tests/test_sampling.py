@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chatbot.events import Token
-from chatbot.sampling import Sampling, choose, truncate, until
+from chatbot.sampling import Sampling, choose, loops, truncate, unlooped, until
 
 PROBS = st.lists(st.floats(1e-6, 1), min_size=1, max_size=12).map(lambda ps: [p / sum(ps) for p in ps])
 
@@ -127,3 +127,36 @@ def test_a_token_that_only_a_stop_string_is_made_of_is_not_said() -> None:
 def test_a_token_cut_short_keeps_its_numbers() -> None:
     (token,) = until([Token("word</s", (0.3, 0.7), (0.9, 0.1), (-1.0, -math.inf), 0.2)], ["</"])
     assert token == Token("word", (0.3, 0.7), (0.9, 0.1), (-1.0, -math.inf), 0.2)
+
+
+LOOP = "Answer the question briefly. "
+
+
+def test_a_reply_ends_with_the_repeat_that_makes_a_loop_of_it() -> None:
+    before = "Thirty days, x"
+    said = before + 9 * LOOP
+    for size in (1, 3, 7, 50):  # characters a token
+        tokens = tokens_of([said[start : start + size] for start in range(0, len(said), size)])
+        text = "".join(token.text for token in unlooped(tokens, 3))
+        assert said.startswith(text)
+        assert 0 <= len(text) - len(before + 3 * LOOP) < size
+        assert list(unlooped(tokens, 0)) == tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "looping"),
+    [
+        ("的" * 40, True),
+        ("1, 1, " * 20, True),
+        ("请用文中的话简短地回答问题。" * 3, True),
+        ("请用文中的话简短地回答问题。" * 2, False),
+        ("No, no, no, no, no!", False),
+        ("| --- | --- | --- | --- | --- | --- | --- | --- |", False),
+        ("=" * 200, False),
+        ("".join(chr(0x4E00 + n) for n in range(101)) * 5, False),  # too long a piece
+        ("", False),
+    ],
+)
+def test_a_loop_is_one_piece_with_words_in_it_said_again_and_again(text: str, looping: bool) -> None:
+    assert loops(text, 3) is looping
+    assert not loops(text, 0)
