@@ -21,7 +21,7 @@ from chatbot.language import detect
 from chatbot.prompt import Prompt, answer_prompts, chat_prompt, excerpt, words_for
 from chatbot.retrieve import Finder
 from chatbot.rewrite import Rewriter
-from chatbot.sampling import GREEDY, Sampling, loops, until
+from chatbot.sampling import GREEDY, Sampling, ended, loops
 from chatbot.scope import EVERYTHING, Scope
 
 PATIENCE = 24  # tokens that a reply gets to show that it comes from the passages
@@ -122,7 +122,7 @@ class Dialogue:
             mixing=self._mixing,
             shares=read.shares,
         )
-        return until(best.tokens, self._sampling.stop)
+        return ended(best.tokens, self._sampling)
 
     def _hopeless(self, tokens: list[Token]) -> bool:
         """Whether the reply would be withheld however it goes on, or, after a while, as it stands."""

@@ -29,7 +29,7 @@ from chatbot.rag_token import (
     prune,
     to_passages,
 )
-from chatbot.sampling import GREEDY, Sampling, choose, unlooped, until
+from chatbot.sampling import GREEDY, Sampling, choose, ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,7 @@ def generate(
 
     Ends at an end token, before a stop string, after a loop, or at `max_tokens`. Raises BrokenModel for NaN.
     """
-    tokens = _tokens(generator, Mixer(prompts, prior, mixing, shares), sampling)
-    return until(unlooped(tokens, sampling.most_repeats), sampling.stop)
+    return ended(_tokens(generator, Mixer(prompts, prior, mixing, shares), sampling), sampling)
 
 
 def _tokens(generator: Generator, mixer: Mixer, sampling: Sampling) -> Iterator[Token]:

@@ -63,6 +63,11 @@ def truncate(probs: Tensor, top_p: float, min_p: float) -> Tensor:
     return torch.zeros_like(probs).index_copy(0, nucleus, probs[nucleus])
 
 
+def ended(tokens: Iterable[Token], sampling: Sampling) -> Iterator[Token]:
+    """The tokens up to a loop, and before a stop string."""
+    return until(unlooped(tokens, sampling.most_repeats), sampling.stop)
+
+
 def until(tokens: Iterable[Token], stops: Sequence[str]) -> Iterator[Token]:
     """The tokens before the first stop string to be completed. A stop string may begin and end inside tokens.
 
