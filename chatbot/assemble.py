@@ -38,6 +38,7 @@ from chatbot.embedders.sentence import SentenceEmbedder
 from chatbot.errors import HomeDamaged, HomeInUse, InputError, SetupError, UnreadableData, WrongSetting
 from chatbot.events import Answered, Event, Token
 from chatbot.fetch import fetch, is_address
+from chatbot.fusion import rank_fusion, score_fusion
 from chatbot.generate import Mixing
 from chatbot.generators.base import Generator
 from chatbot.generators.scripted import Scripted
@@ -61,7 +62,8 @@ from chatbot.stores import embedder_of
 SAMPLE = Path(__file__).parent.parent / "data"
 SAMPLE_NAME = "en/getting-started.md"  # one of them
 ADAPTERS = Path(__file__).parent / "adapters"  # for the default generator and embedder, by name
-LEXICAL = 0.7  # of the lexical ranking's weight, once there is a conversation
+FUSIONS = {"scores": score_fusion, "ranks": rank_fusion}
+LEXICAL = {"scores": 1.0, "ranks": 0.7}  # of the lexical ranking's weight, once there is a conversation
 CONTEXT = 4.0  # of the turn read with its conversation
 UTTERANCE = {"terms": 0.25}  # share of the raw turn; half for a rewrite that might leave its words out
 PACKAGED_SAMPLE = Path(__file__).parent / "sample"  # where an installed wheel has it
@@ -463,8 +465,13 @@ def rewriter(chosen: Settings, by: Callable[[], Generator], vocabulary: Vocabula
             return ByTerms(vocabulary)
         case "generator":
             return ByGenerator(by())
-    trained = replace(chosen, adapter=_adapter_folder("rewriter", chosen.rewriter))
-    return ByGenerator(generator(trained), worked=False)  # an engine of its own: the adapter is merged into its weights
+        case "trained":
+            chosen = replace(chosen, generator=models.DEFAULT)
+            folder = str(ADAPTERS / f"{models.DEFAULT}-rewriter")
+        case folder:
+            folder = _adapter_folder("rewriter", folder)
+    own = generator(replace(chosen, adapter=folder))  # an adapter is merged into the weights
+    return ByGenerator(own, worked=False)
 
 
 def prior(chosen: Settings, metric: Metric) -> tuple[float, float]:
@@ -514,7 +521,7 @@ def lexical(chosen: Settings, catalogue: Catalogue) -> Index:
 def shares(chosen: Settings) -> Shares:
     """Fitted on QReCC and MTRAG-S: see docs/retrieval.md."""
     reads = CONTEXT if query_encoder(chosen) else 0.0
-    return Shares(UTTERANCE.get(chosen.rewriter, 0.5), context=reads, background=reads, lexical=LEXICAL)
+    return Shares(UTTERANCE.get(chosen.rewriter, 0.5), context=reads, background=reads, lexical=LEXICAL[chosen.fusion])
 
 
 def retriever(chosen: Settings, shelf: Shelf, by_words: Index, dense: Dense) -> Retriever:
@@ -531,6 +538,7 @@ def retriever(chosen: Settings, shelf: Shelf, by_words: Index, dense: Dense) -> 
         dense,
         weights=weights,
         shares=shares(chosen),
+        fusion=FUSIONS[chosen.fusion],
         reranker=CrossEncoder(chosen.reranker) if chosen.reranker else None,
         k=chosen.k,
         temperature=temperature,

@@ -18,7 +18,7 @@ import torch
 from chatbot.conversation import Query
 from chatbot.embedders.base import Embedder
 from chatbot.events import Retrieved
-from chatbot.fusion import reciprocal_rank_fusion
+from chatbot.fusion import Fusion, score_fusion
 from chatbot.index.base import DenseIndex, Index, Ranking
 from chatbot.passage import Hit, Passage, embedded
 from chatbot.rag_token import log_prior
@@ -66,6 +66,7 @@ class Retriever:
         *,
         weights: Sequence[float] | None = None,
         shares: Shares = Shares(),
+        fusion: Fusion = score_fusion,
         reranker: Reranker | None = None,
         second_look: int = 30,
         k: int = 5,
@@ -78,6 +79,7 @@ class Retriever:
         self._similarity = similarity
         self._weights = [1.0] * len(indexes) if weights is None else weights
         self._shares = shares
+        self._fusion = fusion
         self._reranker = reranker
         self._second_look = second_look
         self._k = k
@@ -91,8 +93,7 @@ class Retriever:
         rankings = [index.search(text, max(k, self._depth), scope) for index, text, _ in searches]
         if len(rankings) == 1:
             return self._again(query, rankings[0])[:k]
-        weights = [weight for *_, weight in searches]
-        return self._again(query, reciprocal_rank_fusion([[id for id, _ in each] for each in rankings], weights))[:k]
+        return self._again(query, self._fusion(rankings, [weight for *_, weight in searches]))[:k]
 
     def _searches(self, query: Query) -> list[tuple[Index, str, float]]:
         """(index, text, weight); a text of no weight is not searched."""
@@ -122,7 +123,7 @@ class Retriever:
         return [*best, *((id, -math.inf) for id, _ in ranking[self._second_look :])]
 
     def retrieve(self, query: Query, scope: Scope = EVERYTHING) -> Retrieved:
-        """The k best by fused rank, scored by similarity to the query's texts, most similar first.
+        """The k best of the fused rankings, scored by similarity to the query's texts, most similar first.
 
         Of passages with the same text only the best is taken: two would have twice the prior, and read as one.
         """

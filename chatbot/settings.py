@@ -55,9 +55,14 @@ class Settings:
     )
     lexical_weight: float = _setting(
         1.0,
-        "Weight of the lexical ranking, with `hybrid`: the dense one has 1. After a first turn .7 of it.",
+        "Weight of the lexical ranking, with `hybrid`: the dense one has 1. After a first turn .7 of it with `ranks`.",
         low=0,
         high=100,
+    )
+    fusion: str = _setting(
+        "scores",
+        "Joins the rankings by their `scores`, each over its standard deviation, or by `ranks` (RRF, k = 60).",
+        choices=("scores", "ranks"),
     )
     query_encoder: str = _setting(
         "auto",
@@ -81,7 +86,8 @@ class Settings:
     )
     rewriter: str = _setting(
         "terms",
-        "Of a turn that leans on the conversation: `none`, its `terms`, `generator`, a folder from `train rewriter`.",
+        "Of a turn that leans on the conversation: `none`, its `terms`, `generator`, `trained` (the default generator, "
+        "taught to rewrite), a folder from `train rewriter`.",
     )
     max_reply_tokens: int = _setting(200, "Longest reply.", low=1, high=4096)
     temperature: float = _setting(0.0, "Temperature of the mixture; 0 takes the likeliest token.", low=0, high=5)

@@ -27,6 +27,18 @@ def test_the_generator_is_loaded_only_where_it_rewrites(tmp_path: Path) -> None:
     assert isinstance(assemble.rewriter(chosen(tmp_path, rewriter="generator"), Scripted), ByGenerator)
 
 
+def test_the_trained_rewriter_is_the_default_generator_with_matrices_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Settings] = []
+    monkeypatch.setattr(assemble, "generator", lambda chosen: made.append(chosen) or Scripted())
+    rewriter = assemble.rewriter(chosen(tmp_path, rewriter="trained", generator="other/model"), unused)
+    assert isinstance(rewriter, ByGenerator)
+    assert made[0].generator == "smollm2-135m-instruct"
+    assert assemble.adapter(made[0]) == made[0].adapter
+    assert Path(made[0].adapter).name == "smollm2-135m-instruct-rewriter"
+
+
 @pytest.mark.parametrize("name", ["rewriter", "query_encoder"])
 def test_a_folder_without_an_adapter_is_named(name: str, tmp_path: Path) -> None:
     make = {"rewriter": lambda c: assemble.rewriter(c, unused), "query_encoder": assemble.query_encoder}[name]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot.conversation import Query
-from chatbot.fusion import reciprocal_rank_fusion
+from chatbot.fusion import rank_fusion, reciprocal_rank_fusion, score_fusion
 from chatbot.index.base import Ranking
 from chatbot.passage import Passage
 from chatbot.retrieve import Retriever, Shares
@@ -25,7 +25,7 @@ class Fixed:
         self._missing = missing
 
     def search(self, text: str, k: int, scope: Scope = EVERYTHING) -> Ranking:
-        return [(id, 1.0) for id in self._rankings.get(text, "")][:k]
+        return [(id, 1 - place / 10) for place, id in enumerate(self._rankings.get(text, ""))][:k]
 
     def similarities(self, text: str, ids: Sequence[str]) -> list[float]:
         return [1 - "abcdef".index(id) / 10 for id in ids]
@@ -49,6 +49,29 @@ def test_a_weight_counts_like_that_many_rankings() -> None:
     )
 
 
+def test_a_passage_far_ahead_counts_for_more_than_one_ahead_by_a_hair() -> None:
+    sure = [("a", 9.0), ("b", 2.0), ("c", 1.5), ("d", 1.0)]
+    unsure = [("b", 0.51), ("a", 0.5), ("c", 0.49), ("d", 0.2)]
+    assert score_fusion([sure, unsure], [1.0, 1.0])[0][0] == "a"
+    assert rank_fusion([unsure, sure], [1.0, 1.0])[0][0] == "b"
+
+
+def test_scores_of_any_scale_are_fused_alike() -> None:
+    one, other = [("a", 0.9), ("b", 0.5), ("c", 0.1)], [("c", 30.0), ("b", 21.0), ("a", 2.0)]
+    larger = [(id, 100 * score + 7) for id, score in one]
+    assert dict(score_fusion([one, other], [1.0, 0.5])) == pytest.approx(
+        dict(score_fusion([larger, other], [1.0, 0.5]))
+    )
+
+
+def test_what_a_shorter_ranking_leaves_out_has_none_of_its_score() -> None:
+    dense = [("a", 0.6), ("b", 0.5), ("c", 0.4), ("d", 0.3)]
+    assert score_fusion([dense, [("d", 8.0)]], [1.0, 2.0])[0][0] == "d"
+    assert score_fusion([dense, []], [1.0, 1.0])[0][0] == "a"
+    assert score_fusion([[("a", 0.4)], [("a", 2.0)]], [1.0, 1.0]) == [("a", 0.0)]
+    assert score_fusion([], []) == []
+
+
 def retrieve(one: Fixed, other: Fixed, query: Query, k: int = 3) -> tuple[list[str], tuple[float, ...]]:
     found = Retriever(one, [one, other], one, k=k).retrieve(query)
     return [hit.passage.id for hit in found.hits], found.prior
@@ -58,7 +81,7 @@ def test_what_both_indexes_find_comes_first() -> None:
     hits, _ = retrieve(Fixed({"q": "ab"}), Fixed({"q": "bc"}), Query("q", "q", "en"))
     assert set(hits) == {"a", "b", "c"}
     assert (
-        Retriever(Fixed({}), [Fixed({"q": "ab"}), Fixed({"q": "bc"})], Fixed({})).rank(Query("q", "q", "en"), 1)[0][0]
+        Retriever(Fixed({}), [Fixed({"q": "abc"}), Fixed({"q": "bcd"})], Fixed({})).rank(Query("q", "q", "en"), 1)[0][0]
         == "b"
     )
 
@@ -105,12 +128,16 @@ def test_of_two_indexes_the_heavier_decides() -> None:
 
 
 def test_a_turn_with_its_conversation_is_searched_by_the_dense_index_alone() -> None:
-    dense, lexical = Fixed({"raw": "a", "context": "c"}), Fixed({"raw": "b", "context": "d"})
+    dense, lexical = Fixed({"raw": "aef", "context": "cgh"}), Fixed({"raw": "bij", "context": "dkl"})
+
+    def order(retriever: Retriever, query: Query) -> str:
+        return "".join(id for id, _ in retriever.rank(query, 12) if id in "abcd")
+
     retriever = Retriever(dense, [dense, lexical], dense, shares=Shares(1.0, 1.0, 3.0))
-    assert ranked(retriever, Query("raw", "raw", "en", context="context", leans=True)) == "cab"
-    assert ranked(retriever, Query("raw", "raw", "en", context="context")) == "ab"
+    assert order(retriever, Query("raw", "raw", "en", context="context", leans=True)) == "cab"
+    assert order(retriever, Query("raw", "raw", "en", context="context")) == "ab"
     background = Retriever(dense, [dense, lexical], dense, shares=Shares(background=0.5))
-    assert ranked(background, Query("raw", "raw", "en", context="context")) == "abc"
+    assert order(background, Query("raw", "raw", "en", context="context")) == "abc"
 
 
 def test_without_a_query_encoder_no_conversation_is_searched() -> None:

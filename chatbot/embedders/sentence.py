@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import math
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -48,7 +49,14 @@ class SentenceEmbedder:
         self._adapted: Any = None
 
     def passages(self, texts: Sequence[str]) -> Vectors:
-        return self._unit(self._model().encode_document, texts)
+        """Of a text longer than the model reads, the mean of its windows: docs/retrieval.md has what that brings."""
+        windows = [self._windows(text) for text in texts]
+        vectors = self._unit(self._model().encode_document, [window for each in windows for window in each])
+        if len(vectors) == len(texts):
+            return vectors
+        starts = np.cumsum([0, *(len(each) for each in windows[:-1])])
+        sums = np.add.reduceat(vectors, starts)
+        return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), dtype=np.float32)
 
     def queries(self, texts: Sequence[str]) -> Vectors:
         if self._conversations is None or not any(BETWEEN in text for text in texts):
@@ -142,6 +150,18 @@ class SentenceEmbedder:
         except NOT_LOADED as error:
             reason = str(error).partition("\n")[0]
             raise MissingModel(f"{str(self.folder)!r} cannot be loaded as an embedder: {reason}") from error
+
+    def _windows(self, text: str) -> list[str]:
+        """As few stretches as the model reads whole, of about the same length."""
+        room = self.max_tokens - 2  # the special tokens
+        if len(text) <= room:  # no token is less than a character
+            return [text]
+        tokens = self.tokenizer.encode(text, add_special_tokens=False).offsets
+        if len(tokens) <= room:
+            return [text]
+        size = math.ceil(len(tokens) / math.ceil(len(tokens) / room))
+        parts = [tokens[start : start + size] for start in range(0, len(tokens), size)]
+        return [text[part[0][0] : part[-1][1]] for part in parts]
 
     def _unit(self, encode: Any, texts: Sequence[str]) -> Vectors:
         model = self._model()
