@@ -17,8 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from chatbot import assemble
 from chatbot.catalogue import Catalogue, Entry
 from chatbot.embedders.base import Vectors
@@ -45,7 +43,7 @@ class Made:
     passages: tuple[Passage, ...]
     splitter: str
     ids: tuple[str, ...]
-    vectors: Vectors  # (N, D), of the ids
+    vectors: tuple[Vectors, ...]  # of the ids, each (P, D)
 
 
 class Kept:
@@ -69,7 +67,7 @@ class Kept:
         return self._known.get(name)
 
     def upsert(self, ids: Sequence[str], document_id: str, vectors: Sequence[Vectors], _: str) -> None:
-        self._ids, self._vectors = tuple(ids), np.asarray(vectors, dtype=np.float32)
+        self._ids, self._vectors = tuple(ids), tuple(vectors)
 
     def add(
         self, entry: Entry, passages: Sequence[Passage], *, replacing: str | None, pages: Sequence[Page], splitter: str
@@ -135,7 +133,7 @@ class Writer:
         ids = [id for made in waiting for id in made.ids]
         documents = [made.entry.id for made in waiting for _ in made.ids]
         key = self._catalogue.key_for(waiting[0].entry.collection)  # all are of one
-        self._store.upsert(ids, documents, np.concatenate([made.vectors for made in waiting]), key)
+        self._store.upsert(ids, documents, [each for made in waiting for each in made.vectors], key)
         for made in waiting:
             old = self._catalogue.find(made.entry.name, made.entry.collection)
             gone = self._catalogue.passage_ids(old.id) if old else []

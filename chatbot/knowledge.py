@@ -310,7 +310,7 @@ class KnowledgeBase:
         entry: Entry,
         pages: Sequence[Page],
         passages: Sequence[Passage],
-        vectors: Sequence[tuple[list[Passage], Vectors]],
+        vectors: Sequence[tuple[list[Passage], list[Vectors]]],
         folder: Path,
         old: Entry | None,
     ) -> Outcome:

@@ -1,4 +1,11 @@
-"""What libraries raise where a model's files are missing, damaged or of another kind."""
+"""What loading a model needs of libraries: what they raise where it fails, and OpenVINO without its reports."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -11,3 +18,19 @@ NOT_LOADED = (
     ImportError,
     SafetensorError,
 )
+
+
+def has_openvino() -> bool:
+    return importlib.util.find_spec("openvino") is not None
+
+
+def openvino() -> Any:
+    """The package, without openvino_telemetry, which tells its makers over the network that it was imported."""
+    reporting = "openvino_telemetry"
+    if "openvino" not in sys.modules and reporting not in sys.modules:
+        sys.modules[reporting] = None  # type: ignore[assignment]  # as if it were not installed: a stub takes its place
+        try:
+            return importlib.import_module("openvino")
+        finally:
+            del sys.modules[reporting]
+    return importlib.import_module("openvino")

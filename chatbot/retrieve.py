@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 
 from chatbot.conversation import Query
-from chatbot.embedders.base import Embedder
+from chatbot.embedders.base import Embedder, similarity
 from chatbot.events import Retrieved
 from chatbot.fusion import Fusion, score_fusion
 from chatbot.index.base import DenseIndex, Index, Ranking
@@ -159,9 +159,10 @@ class Given:
 
     def retrieve(self, query: Query, scope: Scope = EVERYTHING) -> Retrieved:
         """Of whatever scope."""
-        vectors = self._embedder.passages([embedded(passage) for passage in self._passages])
-        scores = (vectors @ self._embedder.queries(query.searches).T).max(axis=1)
-        hits = [Hit(passage, float(score)) for passage, score in zip(self._passages, scores, strict=True)]
+        parts = self._embedder.parts([embedded(passage) for passage in self._passages])
+        asked = self._embedder.queries(query.searches)
+        scores = [max(similarity(each, vector) for vector in asked) for each in parts]
+        hits = [Hit(passage, score) for passage, score in zip(self._passages, scores, strict=True)]
         best = sorted(hits, key=lambda hit: -hit.score)[: self._k]
         return weighed(best, self._temperature, self._no_passage)
 

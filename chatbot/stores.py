@@ -88,13 +88,13 @@ class Stores:
 
     def embed(
         self, space: Space, passages: Sequence[Passage], report: Counting = lambda done, of: None
-    ) -> Iterator[tuple[list[Passage], Vectors]]:
+    ) -> Iterator[tuple[list[Passage], list[Vectors]]]:
         """Batches of like length, so that little is padding; longest first, so that progress speeds up."""
         ordered = sorted(passages, key=lambda passage: len(passage.text), reverse=True)
         for start in range(0, len(ordered), BATCH):
             report(start, len(ordered))
             batch = ordered[start : start + BATCH]
-            yield batch, space.embedder.passages([embedded(passage) for passage in batch])
+            yield batch, space.embedder.parts([embedded(passage) for passage in batch])
 
     @property
     def splitter(self) -> str:

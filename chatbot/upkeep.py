@@ -137,9 +137,9 @@ class Upkeep:
     def _compute_page(self, space: Space, keys: dict[str, str]) -> None:
         for batch, vectors in self._stores.embed(space, list(self._catalogue.passages(list(keys)).values())):
             for key in {keys[passage.id] for passage in batch}:
-                rows = [row for row, passage in enumerate(batch) if keys[passage.id] == key]
-                its = [batch[row] for row in rows]
-                space.store.upsert([p.id for p in its], [p.document_id for p in its], vectors[rows], key)
+                its = [each for each in zip(batch, vectors, strict=True) if keys[each[0].id] == key]
+                ids, documents = [p.id for p, _ in its], [p.document_id for p, _ in its]
+                space.store.upsert(ids, documents, [parts for _, parts in its], key)
 
     def _remove_strangers(self, known: set[str]) -> int:
         removed = 0
@@ -185,11 +185,11 @@ class Upkeep:
         known = self._catalogue.places()
         return [id for key, ids in known.items() for id in _without(ids, self._stores.chosen.store.ids(key))]
 
-    def _store_living(self, passages: Sequence[Passage], vectors: Vectors) -> None:
-        row_of = {passage.id: row for row, passage in enumerate(passages)}
-        for key, ids in self._catalogue.places(row_of).items():
-            rows = [row_of[id] for id in ids]
-            self._stores.chosen.store.upsert(ids, [passages[row].document_id for row in rows], vectors[rows], key)
+    def _store_living(self, passages: Sequence[Passage], vectors: Sequence[Vectors]) -> None:
+        made = {passage.id: (passage.document_id, parts) for passage, parts in zip(passages, vectors, strict=True)}
+        for key, ids in self._catalogue.places(made).items():
+            documents, rows = zip(*(made[id] for id in ids), strict=True)
+            self._stores.chosen.store.upsert(ids, documents, rows, key)
 
     def _split_again(self, document_id: str) -> None:
         """Replace the document's passages by those that it is split into now, at once; the same, nothing moves."""

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, RagTokenForGeneration
 
+from chatbot import loading
 from chatbot.bench import REPLY_TOKENS, SYSTEMS, bench, chart, row
 from chatbot.bench.children import MAKERS
 from chatbot.bench.rag import HuggingFaceRag, OursSeq2Seq, Shape, checkpoint, context, put, tokenizer_of
 from chatbot.bench.systems import Footprint, Ours, Timing, footprint, prompts, stuffed
 from chatbot.errors import MarginaliaError
-from chatbot.generators import openvino
 from chatbot.generators.causal import segments
 from chatbot.generators.lean import Lean
 from chatbot.generators.reference import Reference, weight_bytes
@@ -120,7 +120,7 @@ def test_openvino_keeps_keys_and_values_in_the_precision_that_it_multiplies_in(c
     through = Ours(replace(chosen, engine="openvino"), prompts(2), warm=True)
     plain = Ours(replace(chosen, engine="lean-float32"), prompts(2), warm=True)
     numbers = (plain.step_bytes() - plain._generator.weight_bytes) / 4
-    precision = openvino._library().Core().get_property("CPU", "INFERENCE_PRECISION_HINT").size
+    precision = loading.openvino().Core().get_property("CPU", "INFERENCE_PRECISION_HINT").size
     assert through.step_bytes() - through._generator.weight_bytes == precision * numbers
 
 

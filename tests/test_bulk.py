@@ -36,13 +36,11 @@ def folder(tmp_path: Path) -> Path:
 def stored(chatbot: Chatbot) -> list[tuple[object, ...]]:
     """Everything but when it was added."""
     passages = chatbot.knowledge.passages()
-    vectors = chatbot._store.vectors(list(passages))
+    parts = chatbot._store.parts(list(passages))
     assert chatbot._store.ids() == set(passages)
     files = sorted(path.name for path in (chatbot.settings.home / "files").iterdir())
     assert files == sorted(entry.id for entry in chatbot.knowledge.documents())
-    return sorted(
-        (p.document, p.id, p.text, p.heading, v.tobytes()) for p, v in zip(passages.values(), vectors, strict=True)
-    )
+    return sorted((p.document, p.id, p.text, p.heading, parts[p.id].tobytes()) for p in passages.values())
 
 
 def written(home: Path, files: list[tuple[Path, str]], replace: bool = False) -> list[Outcome]:

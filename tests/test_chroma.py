@@ -95,7 +95,27 @@ def test_upserting_an_id_again_replaces_its_vector(store: Chroma):
     store.upsert(["p"], "d", unit(1, seed=1))
     store.upsert(["p"], "d", unit(1, seed=2))
     assert store.count() == 1
-    assert np.allclose(store.vectors(["p"]), unit(1, seed=2), atol=1e-6)
+    assert np.allclose(store.parts(["p"])["p"], unit(1, seed=2), atol=1e-6)
+
+
+def test_windows_count_half_and_a_passage_without_any_by_its_whole_alone(store: Chroma):
+    passages = [unit(1 + 3 * (n % 2), seed=n) for n in range(200)]
+    query = unit(1, seed=1000)[0]
+    store.upsert(names(200), "d", passages)
+    ranking = store.search(query, 200)
+    assert [score for _, score in ranking] == sorted((score for _, score in ranking), reverse=True)
+    for id, score in ranking:
+        whole, *windows = passages[int(id[1:])] @ query
+        assert score == pytest.approx((whole + max(windows)) / 2 if windows else whole, abs=2e-3)
+    found = store.parts(["p1", "p2", "unheard"])
+    assert {id: parts.shape for id, parts in found.items()} == {"p1": (4, 32), "p2": (1, 32)}
+    assert np.allclose(found["p1"], passages[1], atol=2e-2)
+
+
+def test_a_passage_that_is_replaced_by_a_short_one_loses_its_windows(store: Chroma):
+    store.upsert(["p"], "d", [unit(3)])
+    store.upsert(["p"], "d", [unit(1, seed=2)])
+    assert store.parts(["p"])["p"].shape == (1, 32)
 
 
 def test_deleting_vectors_leaves_the_others(store: Chroma):
@@ -135,13 +155,14 @@ def test_more_than_a_batch_goes_in_and_out(tmp_path: Path):
     store.close()
 
 
-def test_vectors_come_in_the_order_asked_and_zeros_for_absent_ids(store: Chroma):
+def test_vectors_are_given_by_id_and_absent_ids_are_left_out(store: Chroma):
     vectors = unit(5)
     store.upsert(names(5), "d", vectors)
-    rows = store.vectors(["p4", "absent", "p0", "p4"])
-    assert rows.dtype == np.float32
-    assert np.allclose(rows, [vectors[4], np.zeros(32), vectors[0], vectors[4]], atol=1e-6)
-    assert len(store.vectors([])) == 0
+    rows = store.parts(["p4", "absent", "p0", "p4"])
+    assert set(rows) == {"p0", "p4"}
+    assert np.allclose(rows["p4"], vectors[4:], atol=1e-6) and np.allclose(rows["p0"], vectors[:1], atol=1e-6)
+    assert rows["p0"].dtype == np.float32
+    assert store.parts([]) == {}
 
 
 def test_another_embedder_or_owner_shares_nothing_and_only_ones_own_past_is_dropped(where: Where):

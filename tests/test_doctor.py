@@ -11,9 +11,10 @@ import pytest
 
 from chatbot import open_chatbot
 from chatbot.doctor import examine
-from chatbot.generators import lean, openvino
+from chatbot.generators import lean
 from chatbot.generators.causal import Causal, engine_of
 from chatbot.generators.reference import Reference
+from chatbot.loading import has_openvino
 from chatbot.settings import load
 from chatbot.stores import embedder_of
 
@@ -36,7 +37,7 @@ def test_the_engine_that_is_named_is_the_one_that_runs(
 def test_the_doctor_names_the_engine_without_the_weights(tiny_llama: Path, tmp_path: Path) -> None:
     folder = tmp_path / "without-weights"
     shutil.copytree(tiny_llama, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    quick = "openvino int8" if openvino.is_installed() else "lean int8" if lean.has_int8() else "transformers"
+    quick = "openvino int8" if has_openvino() else "lean int8" if lean.has_int8() else "transformers"
     for engine, expected in (("auto", quick), ("lean-float32", "lean float32"), ("transformers", "transformers")):
         well, found = said_of_generator(tmp_path, generator=str(folder), engine=engine)
         assert well

@@ -31,7 +31,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "stores": ("catalogue history", "values equations protocols"),
     "judged": ("judged", "values rows stores"),
     "embedders": (
-        "embedders.cross embedders.dpr embedders.hashing embedders.process embedders.sentence embedders.weights",
+        "embedders.compiled embedders.cross embedders.dpr embedders.hashing embedders.process embedders.sentence"
+        " embedders.weights",
         "values loading equations protocols embedders",
     ),
     "generators": (
@@ -97,7 +98,7 @@ OWNERS: dict[str, str] = {
     "accelerate": "chatbot.train.loop",
     "lxml": "chatbot.parse.xml",
     "matplotlib": "chatbot.bench.chart chatbot.train.curve",
-    "numpy": "chatbot.bulk chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing"
+    "numpy": "chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing"
     " chatbot.embedders.sentence chatbot.index.chroma chatbot.parse.ocr chatbot.train.examples",
     "openpyxl": "chatbot.parse.sheets",
     "openvino": "chatbot.generators.openvino",
@@ -121,7 +122,8 @@ OWNERS: dict[str, str] = {
     "tokenizers": "chatbot.bench.rag chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",
     "torch": "chatbot.assemble chatbot.attribution chatbot.bench chatbot.bench.rag chatbot.bench.systems"
-    " chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generate chatbot.generators.causal"
+    " chatbot.embedders.compiled chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generate"
+    " chatbot.generators.causal"
     " chatbot.generators.disk_cache chatbot.generators.lean chatbot.generators.openvino chatbot.generators.packed"
     " chatbot.generators.passage_cache chatbot.generators.reference chatbot.generators.scripted"
     " chatbot.generators.seq2seq chatbot.likelihood chatbot.rag_token chatbot.retrieve chatbot.sampling"
@@ -129,10 +131,10 @@ OWNERS: dict[str, str] = {
     " chatbot.train.model chatbot.train.retriever chatbot.train.trainable",
     "tqdm": "chatbot.cli.terminal",
     "trafilatura": "chatbot.parse.web",
-    "transformers": "chatbot.bench.rag chatbot.bench.systems chatbot.embedders.dpr chatbot.embedders.sentence"
-    " chatbot.generators.adapter chatbot.generators.causal chatbot.generators.lean chatbot.generators.openvino"
-    " chatbot.generators.reference chatbot.generators.seq2seq chatbot.train.model chatbot.train.trainable"
-    " chatbot.models",
+    "transformers": "chatbot.bench.rag chatbot.bench.systems chatbot.embedders.compiled chatbot.embedders.dpr"
+    " chatbot.embedders.sentence chatbot.generators.adapter chatbot.generators.causal chatbot.generators.lean"
+    " chatbot.generators.openvino chatbot.generators.reference chatbot.generators.seq2seq chatbot.train.model"
+    " chatbot.train.trainable chatbot.models",
     "uvicorn": "ui.server",
 }
 

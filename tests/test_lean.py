@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from chatbot.errors import MissingModel
-from chatbot.generators import lean, openvino
+from chatbot.generators import lean
 from chatbot.generators.causal import Causal, _engine, _from_pretrained
 from chatbot.generators.engine import Engine
 from chatbot.generators.lean import GROWTH, Lean
 from chatbot.generators.openvino import OpenVino
 from chatbot.generators.reference import Reference
+from chatbot.loading import has_openvino
 from chatbot.prompt import Prompt
 
 TINY = ["Llama", "Qwen2", "Qwen3"]
@@ -138,7 +139,7 @@ def test_an_engine_that_does_not_fit_is_refused(tiny: Made, engine: str) -> None
         Causal(str(tiny("Mamba")), engine=engine).warm()
 
 
-@pytest.mark.skipif(not openvino.is_installed(), reason="OpenVINO is not installed")
+@pytest.mark.skipif(not has_openvino(), reason="OpenVINO is not installed")
 def test_auto_takes_openvino_before_lean(tiny: Made) -> None:
     model = loaded(tiny("Llama"))
     assert str(_engine(model, "auto").fingerprint).startswith("openvino")

@@ -37,40 +37,40 @@ def alive(process_id: int) -> bool:
 
 
 def test_both_processes_give_the_same_vectors(embedder: Apart):
-    here = embedder.passages(TEXTS)
+    here = embedder.parts(TEXTS)
     assert embedder.process_id is None
     with embedder.apart():
-        there = embedder.passages(TEXTS)
+        there = embedder.parts(TEXTS)
         assert embedder.process_id not in (None, os.getpid())
-        assert embedder.passages([]).shape == (0, 256)
+        assert embedder.parts([]) == []
     np.testing.assert_array_equal(here, there)
-    assert there.dtype == np.float32
+    assert {each.dtype for each in there} == {np.dtype(np.float32)}
 
 
-def test_only_passages_embedded_inside_go_to_the_process(embedder: Apart):
+def test_only_what_is_embedded_inside_go_to_the_process(embedder: Apart):
     with embedder.apart():
         embedder.queries(TEXTS)
-    embedder.passages(TEXTS)
+    embedder.parts(TEXTS)
     assert embedder.process_id is None
 
 
 @pytest.mark.skipif(not hasattr(os, "getpriority"), reason="no niceness here")
 def test_the_process_gives_way_to_everything_else(embedder: Apart):
     with embedder.apart():
-        embedder.passages(TEXTS)
+        embedder.parts(TEXTS)
     assert embedder.process_id and os.getpriority(os.PRIO_PROCESS, embedder.process_id) == 19
 
 
 def test_the_process_ends_when_it_has_been_idle_and_comes_back():
     embedder = Apart(Hashing, idle_s=0.2)
     with embedder.apart():
-        embedder.passages(TEXTS)
+        embedder.parts(TEXTS)
         first = embedder.process_id
         deadline = time.monotonic() + 10
         while embedder.process_id is not None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        assert embedder.passages(TEXTS).shape == (3, 256)
+        assert np.shape(embedder.parts(TEXTS)) == (3, 1, 256)
         assert embedder.process_id != first
     embedder.close()
 
@@ -78,26 +78,26 @@ def test_the_process_ends_when_it_has_been_idle_and_comes_back():
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
 def test_a_process_that_the_system_ended_is_started_again(embedder: Apart):
     with embedder.apart():
-        before = embedder.passages(TEXTS)
+        before = embedder.parts(TEXTS)
         assert embedder.process_id
         os.kill(embedder.process_id, signal.SIGKILL)
-        np.testing.assert_array_equal(embedder.passages(TEXTS), before)
+        np.testing.assert_array_equal(embedder.parts(TEXTS), before)
 
 
 class Dying(Hashing):
-    def passages(self, texts):
+    def parts(self, texts):
         os._exit(9)
 
 
 def test_a_process_that_ends_every_time_is_said(embedder: Apart):
     dying = Apart(Dying)
     with dying.apart(), pytest.raises(SetupError, match="enough memory"):
-        dying.passages(TEXTS)
+        dying.parts(TEXTS)
     assert dying.process_id is None
 
 
 class Missing(Hashing):
-    def passages(self, texts):
+    def parts(self, texts):
         raise MissingModel("'minilm' is not there")
 
 
@@ -106,7 +106,7 @@ def test_an_error_of_the_embedder_is_raised_here_and_the_process_goes_on():
     with missing.apart():
         for _ in range(2):
             with pytest.raises(MissingModel, match="'minilm' is not there"):
-                missing.passages(TEXTS)
+                missing.parts(TEXTS)
         assert missing.process_id
     missing.close()
 
@@ -115,7 +115,7 @@ def test_an_error_of_the_embedder_is_raised_here_and_the_process_goes_on():
 def test_the_process_does_not_outlive_us():
     program = (
         "import sys\nfrom chatbot.embedders.hashing import Hashing\nfrom chatbot.embedders.process import Apart\n"
-        "apart = Apart(Hashing)\nwith apart.apart():\n    apart.passages(['a'])\n"
+        "apart = Apart(Hashing)\nwith apart.apart():\n    apart.parts(['a'])\n"
         "print(apart.process_id, flush=True)\nsys.stdin.read()"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

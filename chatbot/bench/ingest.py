@@ -88,7 +88,7 @@ def _embedded(chatbot: Chatbot, texts: list[str]) -> None:
     embedder = chatbot.embedder
     with embedder.apart():
         for start in range(0, len(texts), _BATCH):
-            embedder.passages(texts[start : start + _BATCH])
+            embedder.parts(texts[start : start + _BATCH])
 
 
 def _large(chosen: Settings, folder: Path, passages: int, progress: Progress) -> dict[str, Any]:

@@ -15,6 +15,15 @@ Vectors = NDArray[np.float32]
 Metric = Literal["cosine", "ip"]  # "ip": the inner product, of vectors of any length
 
 
+def similarity(parts: Vectors, query: Vectors) -> float:
+    """How well a query (D,) matches a passage (P, D), see `Embedder.parts`: as a whole, and its best window, halved.
+
+    A passage is about one thing or about several; either half alone is worse: docs/retrieval.md.
+    """
+    products = parts @ query
+    return float(products[0] if len(products) == 1 else (products[0] + products[1:].max()) / 2)
+
+
 class Embedder(Protocol):
     @property
     def fingerprint(self) -> str:
@@ -34,6 +43,10 @@ class Embedder(Protocol):
 
     def passages(self, texts: Sequence[str]) -> Vectors:
         """(N,) texts -> (N, D); rows of length 1 where the metric is the cosine."""
+
+    def parts(self, texts: Sequence[str]) -> list[Vectors]:
+        """(N,) texts -> N of (P, D): first the row of `passages`; below it those of the text's windows, if it has
+        several."""
 
     def queries(self, texts: Sequence[str]) -> Vectors:
         """(N,) texts -> (N, D); rows of length 1 where the metric is the cosine."""

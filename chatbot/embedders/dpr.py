@@ -46,6 +46,9 @@ class DprEmbedder:
     def passages(self, texts: Sequence[str]) -> Vectors:
         return _vectors(self._encoders()[1], texts)
 
+    def parts(self, texts: Sequence[str]) -> list[Vectors]:
+        return list(self.passages(texts)[:, None])
+
     def queries(self, texts: Sequence[str]) -> Vectors:
         return _vectors(self._encoders()[0], texts)
 

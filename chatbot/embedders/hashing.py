@@ -36,6 +36,9 @@ class Hashing:
         vectors[lengths[:, 0] == 0, 0] = 1  # a text without words must still have a direction
         return np.asarray(vectors / np.where(lengths == 0, 1, lengths), dtype=np.float32)
 
+    def parts(self, texts: Sequence[str]) -> list[Vectors]:
+        return list(self.passages(texts)[:, None])
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """A token for each word, mark, or character of a script without spaces."""

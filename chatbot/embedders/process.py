@@ -1,6 +1,6 @@
 """Any embedder, with passages embedded in a process of its own, at the lowest priority: nothing waits for it.
 
-Inside `apart()` a thread's passages go to that process; everybody else's, and every query, stay here. It starts at
+Inside `apart()` a thread's `parts` go to that process; everybody else's, and every query, stay here. It starts at
 the first passage, reads on stdin and answers on stdout, and ends with us, or when it has been idle for a while: it
 holds the model a second time.
 """
@@ -63,9 +63,12 @@ class Apart:
         return self._here.queries(texts)
 
     def passages(self, texts: Sequence[str]) -> Vectors:
+        return self._here.passages(texts)
+
+    def parts(self, texts: Sequence[str]) -> list[Vectors]:
         """Raises SetupError where the process ends again after it was started anew: memory is short."""
         if not getattr(self._of_thread, "apart", False):
-            return self._here.passages(texts)
+            return self._here.parts(texts)
         with self._asking:
             self._keep()
             try:
@@ -97,7 +100,7 @@ class Apart:
             self._keep()
             self._end()
 
-    def _ask(self, texts: Sequence[str]) -> Vectors:
+    def _ask(self, texts: Sequence[str]) -> list[Vectors]:
         try:
             answer = self._answer(texts)
         except (EOFError, OSError, pickle.UnpicklingError):
@@ -165,7 +168,7 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     while True:
         texts = pickle.load(requests)
         try:
-            answer: object = embedder.passages(texts)
+            answer: object = embedder.parts(texts)
         except MarginaliaError as error:
             answer = error
         _send(answers, answer)

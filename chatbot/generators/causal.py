@@ -32,7 +32,7 @@ from chatbot.generators.disk_cache import DiskCache
 from chatbot.generators.engine import Engine, Rows
 from chatbot.generators.passage_cache import PassageCache, keys_of, packed
 from chatbot.generators.reference import Reference
-from chatbot.loading import NOT_LOADED
+from chatbot.loading import NOT_LOADED, has_openvino
 from chatbot.prompt import Prompt
 
 SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters mark where a part goes in the template
@@ -187,8 +187,8 @@ def _choice(model: PreTrainedModel, name: str) -> str:
     if not lean.fits(model):
         kind = name.removesuffix("-float32")
         raise MissingModel(f"the {kind} engine does not run {type(model).__name__} on {model.device}: set engine=auto")
-    if name == "openvino" or (name == "auto" and openvino.is_installed()):
-        if not openvino.is_installed():
+    if name == "openvino" or (name == "auto" and has_openvino()):
+        if not has_openvino():
             raise MissingModel("engine=openvino needs OpenVINO: pip install openvino, or set engine=auto")
         return "openvino int8"
     return "lean int8" if name != "lean-float32" and lean.has_int8() else "lean float32"
@@ -196,7 +196,7 @@ def _choice(model: PreTrainedModel, name: str) -> str:
 
 def _is_quick(model: PreTrainedModel) -> bool:
     """Whether an engine of this project runs the model faster than transformers does."""
-    return lean.fits(model) and (openvino.is_installed() or lean.has_int8())
+    return lean.fits(model) and (has_openvino() or lean.has_int8())
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +27,7 @@ from transformers import PreTrainedModel
 
 from chatbot.generators.engine import Rows
 from chatbot.generators.reference import weight_bytes, weights
+from chatbot.loading import openvino
 
 if TYPE_CHECKING:
     from openvino import Node
@@ -37,29 +36,13 @@ GROUP = 32  # channels of a token that share a scale; with 64 the divergence fro
 HIDDEN = -1e30  # what is added to a score that does not count; finite, for padding sees nothing
 
 
-def is_installed() -> bool:
-    return importlib.util.find_spec("openvino") is not None
-
-
-def _library() -> Any:
-    """The package, without openvino_telemetry, which tells its makers over the network that it was imported."""
-    reporting = "openvino_telemetry"
-    if "openvino" not in sys.modules and reporting not in sys.modules:
-        sys.modules[reporting] = None  # type: ignore[assignment]  # as if it were not installed: a stub takes its place
-        try:
-            return importlib.import_module("openvino")
-        finally:
-            del sys.modules[reporting]
-    return importlib.import_module("openvino")
-
-
 class OpenVino:
     """Copies what it needs of the model, so that the model can be let go. `lean.fits` says which models it runs."""
 
     def __init__(self, model: PreTrainedModel, *, int8: bool = True) -> None:
-        openvino = _library()
-        core = openvino.Core()
-        precision = core.get_property("CPU", "INFERENCE_PRECISION_HINT") if int8 else openvino.Type.f32
+        library = openvino()
+        core = library.Core()
+        precision = core.get_property("CPU", "INFERENCE_PRECISION_HINT") if int8 else library.Type.f32
         name = precision.get_type_name()
         chosen = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -80,7 +63,7 @@ class OpenVino:
         self.key_heads: int = config.num_key_value_heads
         self.size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.names = [name for layer in range(self.layers) for name in names_of(layer)]
-        version = openvino.__version__.partition("-")[0]
+        version = library.__version__.partition("-")[0]
         self.fingerprint = f"openvino {version} {'int8' if int8 else 'float32'} {name} {weights(model)}"
 
     @torch.inference_mode()
@@ -144,7 +127,7 @@ class _Batch:
 
 
 def _tensor(numbers: Tensor) -> Any:
-    return _library().Tensor(numbers.contiguous().numpy(), shared_memory=True)
+    return openvino().Tensor(numbers.contiguous().numpy(), shared_memory=True)
 
 
 def _joined(engine: OpenVino, before: Sequence[Sequence[Tensor]], past: int) -> Tensor:
@@ -172,9 +155,9 @@ class _Graph:
     """The decoder in OpenVINO's operations, in the shapes that its CPU plugin knows and joins into larger ones."""
 
     def __init__(self, model: PreTrainedModel, int8: bool, reads: bool) -> None:
-        openvino = _library()
+        library = openvino()
         config, self._model, self._int8, self._reads = model.config, model, int8, reads
-        self._ov, self._op = openvino, importlib.import_module("openvino.opset15")
+        self._ov, self._op = library, importlib.import_module("openvino.opset15")
         self._queries: int = config.num_attention_heads
         self._keys: int = config.num_key_value_heads
         self._size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -134,7 +134,7 @@ class _Recurrent:
     def __init__(self, model: PreTrainedModel, row: Sequence[int]) -> None:
         self._model = model
         takes = inspect.signature(model.forward).parameters
-        self._name = next(name for name in ("past_key_values", "cache_params", "state") if name in takes)
+        self._name = next(name for name in ("cache", "past_key_values", "cache_params", "state") if name in takes)
         self._last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
         self._read = 0
         self._state: Any = None

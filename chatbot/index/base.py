@@ -37,20 +37,20 @@ class VectorStore(Protocol):
         self,
         ids: Sequence[str],
         document_id: str | Sequence[str],
-        vectors: Vectors | Sequence[Vectors],
+        vectors: Sequence[Vectors],
         collection: str = "",
     ) -> None:
-        """(N,) ids and (N, D) vectors, of one document or of (N,) documents."""
+        """(N,) ids, and what `Embedder.parts` gives for them; of one document or of (N,) documents."""
 
     def delete_ids(self, ids: Sequence[str], collection: str = "") -> None: ...
 
     def ids(self, collection: str = "") -> set[str]: ...
 
     def search(self, vector: Vectors, k: int, collection: str = "") -> Ranking:
-        """The k nearest to (D,), with the metric as score."""
+        """Of the k passages that are as a whole nearest to (D,), the `similarity`, best first."""
 
-    def vectors(self, ids: Sequence[str], collection: str = "") -> Vectors:
-        """(N,) -> (N, D) in the order of the ids; a row of zeros for one that is not there."""
+    def parts(self, ids: Sequence[str], collection: str = "") -> dict[str, Vectors]:
+        """By id, each (P, D); an id that is not there is left out."""
 
     def drop(self, collection: str) -> None:
         """All of a collection; none is no error."""
