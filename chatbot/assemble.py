@@ -63,9 +63,9 @@ SAMPLE = Path(__file__).parent.parent / "data"
 SAMPLE_NAME = "en/getting-started.md"  # one of them
 ADAPTERS = Path(__file__).parent / "adapters"  # for the default generator and embedder, by name
 FUSIONS = {"scores": score_fusion, "ranks": rank_fusion}
+CONTEXT = {"scores": 2.0, "ranks": 4.0}  # of the turn read with its conversation
 LEXICAL = {"scores": 1.0, "ranks": 0.7}  # of the lexical ranking's weight, once there is a conversation
-CONTEXT = 4.0  # of the turn read with its conversation
-UTTERANCE = {"terms": 0.25}  # share of the raw turn; half for a rewrite that might leave its words out
+UTTERANCE = {("ranks", "terms"): 0.25}  # share of the raw turn; half in general
 PACKAGED_SAMPLE = Path(__file__).parent / "sample"  # where an installed wheel has it
 
 log = logging.getLogger(__name__)
@@ -520,8 +520,9 @@ def lexical(chosen: Settings, catalogue: Catalogue) -> Index:
 
 def shares(chosen: Settings) -> Shares:
     """Fitted on QReCC and MTRAG-S: see docs/retrieval.md."""
-    reads = CONTEXT if query_encoder(chosen) else 0.0
-    return Shares(UTTERANCE.get(chosen.rewriter, 0.5), context=reads, background=reads, lexical=LEXICAL[chosen.fusion])
+    utterance = UTTERANCE.get((chosen.fusion, chosen.rewriter), 0.5)
+    reads = CONTEXT[chosen.fusion] if query_encoder(chosen) else 0.0
+    return Shares(utterance, context=reads, background=reads, lexical=LEXICAL[chosen.fusion])
 
 
 def retriever(chosen: Settings, shelf: Shelf, by_words: Index, dense: Dense) -> Retriever:

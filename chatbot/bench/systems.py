@@ -157,17 +157,20 @@ class Naive:
     def _tokens(self) -> Iterator[int]:
         import torch
 
+        from chatbot.generators.reference import name_of_cache
+
         width = max(map(len, self._rows))
         ids = torch.tensor([[0] * (width - len(row)) + row for row in self._rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in self._rows])
         cache: Any = None
+        name = name_of_cache(self._model)
         with torch.inference_mode():
             for _ in range(REPLY_TOKENS):
                 positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
                 output = self._model(
-                    input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+                    input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **{name: cache}
                 )
-                cache = output.past_key_values
+                cache = output[name]
                 token = int(output.logits[:, -1].softmax(-1).mean(0).argmax())
                 yield token
                 ids = torch.full((len(self._rows), 1), token)

@@ -41,10 +41,16 @@ class Reference:
         if self._recurrent or ropes.get("rope_type", "default") not in ROPES_OF_FIXED_ANGLES:
             return False
         output = self._model(torch.zeros(1, 1, dtype=torch.long, device=self._model.device), use_cache=True)
-        layers: list[Any] = getattr(output.get("past_key_values"), "layers", [])
+        layers: list[Any] = getattr(output.get(name_of_cache(self._model)), "layers", [])
         if any(type(layer) is not DynamicLayer for layer in layers):
             return False
         return len({kept.shape for layer in layers for kept in (layer.keys, layer.values)}) == 1
+
+
+def name_of_cache(model: PreTrainedModel) -> str:
+    """What the model calls what it keeps of the tokens it read, given and taken: `cache` from transformers 5.24 on."""
+    takes = inspect.signature(model.forward).parameters
+    return next(name for name in ("cache", "past_key_values", "cache_params", "state") if name in takes)
 
 
 def weight_bytes(model: PreTrainedModel) -> int:
@@ -69,7 +75,7 @@ class _Batch:
     def __init__(
         self, model: PreTrainedModel, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]
     ) -> None:
-        self._model = model
+        self._model, self._name = model, name_of_cache(model)
         self._lengths = [len(row) for row in rows]
         read = [sum(memory.shape[3] for memory in memories) for memories in before]
         past, width = max(read), max(self._lengths)
@@ -107,11 +113,11 @@ class _Batch:
             input_ids=ids,
             attention_mask=self._mask,
             position_ids=(self._mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :],
-            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self._name: self._cache},
         )
-        self._cache = output.past_key_values
+        self._cache = output[self._name]
         self._logits: Tensor = output.logits[:, -1].float()
 
 
@@ -132,10 +138,8 @@ class _Recurrent:
     """One row of a model whose memory is a state."""
 
     def __init__(self, model: PreTrainedModel, row: Sequence[int]) -> None:
-        self._model = model
-        takes = inspect.signature(model.forward).parameters
-        self._name = next(name for name in ("cache", "past_key_values", "cache_params", "state") if name in takes)
-        self._last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+        self._model, self._name = model, name_of_cache(model)
+        self._last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
         self._read = 0
         self._state: Any = None
         self._run(row)

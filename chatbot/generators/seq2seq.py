@@ -39,6 +39,7 @@ from chatbot.errors import MissingModel, UnusableUtterance
 from chatbot.generators.adapter import adapted, note_in
 from chatbot.generators.base import Decoding
 from chatbot.generators.packed import can_pack, pack
+from chatbot.generators.reference import name_of_cache
 from chatbot.loading import NOT_LOADED
 from chatbot.prompt import Prompt
 
@@ -299,6 +300,7 @@ class _Reading:
         self._taken = len(loaded.start)  # of the decoder's positions
         self._states: Any = None  # of the encoder
         self._cache: Any = None
+        self._name = name_of_cache(self._model)
         self._log_probs: Tensor | None = None
         self._vocabulary = 0
 
@@ -315,10 +317,10 @@ class _Reading:
                 encoder_outputs=self._states,
                 attention_mask=self._mask,
                 decoder_input_ids=self._input,
-                past_key_values=self._cache,
                 use_cache=True,
+                **{self._name: self._cache},
             )
-            self._cache = output.past_key_values
+            self._cache = output[self._name]
             self._log_probs = torch.log_softmax(output.logits[:, -1].float(), dim=-1).cpu()
             self._vocabulary = self._log_probs.shape[1]
         return self._log_probs
