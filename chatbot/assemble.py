@@ -379,6 +379,7 @@ def generator(chosen: Settings, progress: Progress = silent) -> Generator:
         cache_bytes=chosen.passage_cache_mb * 1_000_000,
         engine=chosen.engine,
         disk=disk if disk.budget else None,
+        judges_questions=chosen.question_weight > 0,
     )
 
 
@@ -429,6 +430,10 @@ def _fitted(given: float, name: str, trained: float | None) -> float:
     return trained if trained is not None and untouched else given
 
 
+def question_weight(chosen: Settings, by: Generator) -> float:
+    return _fitted(chosen.question_weight, "question_weight", getattr(by, "default_question_weight", None))
+
+
 def sampling(chosen: Settings) -> Sampling:
     return Sampling(
         chosen.max_reply_tokens,
@@ -443,7 +448,13 @@ def sampling(chosen: Settings) -> Sampling:
 
 
 def mixing(chosen: Settings, by: Generator) -> Mixing:
-    return Mixing(epsilon(chosen, by), chosen.least_prior, chosen.contrast, chosen.entropy_weight)
+    return Mixing(
+        epsilon(chosen, by),
+        chosen.least_prior,
+        chosen.contrast,
+        chosen.entropy_weight,
+        question_weight(chosen, by),
+    )
 
 
 def cores() -> int:

@@ -23,6 +23,7 @@ from chatbot.rag_token import (
     discount_unsure,
     excluding,
     given_an_answer,
+    given_the_question,
     join,
     marginalize,
     posterior,
@@ -40,6 +41,7 @@ class Mixing:
     least_prior: float = 0.0  # passages of a smaller prior are not read
     contrast: float = 0.0  # times the passages' weight: where "no passage" has it all, there is nothing to contrast
     entropy_weight: float = 0.0
+    question_weight: float = 0.0
 
 
 RAG_TOKEN = Mixing()
@@ -104,8 +106,11 @@ class Mixer:
         self._refusing: tuple[float, ...] = ()
 
     def read(self, generator: Generator) -> Decoding:
-        """The branches, read. Of one that would refuse, its passage lacking the answer, the prior falls with that."""
+        """The branches, read. A prior rises with the question's likelihood in its branch and falls with refusing."""
         decoding = generator.read(self.prompts)
+        log_question: Tensor | None = getattr(decoding, "log_question", None)
+        if self._mixing.question_weight and log_question is not None:
+            self.log_prior = given_the_question(self.log_prior, log_question.double(), self._mixing.question_weight)
         refusal: int | None = getattr(generator, "refusal", None)
         if refusal is None:
             return decoding

@@ -95,6 +95,15 @@ def discount_unsure(log_weights: Tensor, log_probs: Tensor, strength: float) -> 
     return torch.log_softmax(log_weights - strength * entropies, dim=-1)
 
 
+def given_the_question(log_weights: Tensor, log_question: Tensor, weight: float) -> Tensor:
+    """log of pi(z) p(q | z)^(weight / |q|), normalised: (..., K), (..., K) -> (..., K).
+
+    `log_question`: log p(q | z), a token of the question, of a generator that reads the passage before the question
+    (UPR, Sachan et al. 2022, arXiv 2204.07496). Relative to p(q | no passage), which is the same for all.
+    """
+    return torch.log_softmax(log_weights + weight * log_question, dim=-1)
+
+
 def given_an_answer(log_weights: Tensor, log_refusal: Tensor) -> Tensor:
     """log p(z | x, z's branch does not refuse): (..., K), (..., K) -> (..., K), normalised.
 

@@ -84,6 +84,12 @@ class Settings:
     no_passage: float = _setting(
         0.25, "Cosine similarity at which a passage weighs as much as having no passage.", low=-1, high=1
     )
+    question_weight: float = _setting(
+        0.0,
+        "How much the question's likelihood under a passage counts in the prior. Left as is: the generator's own (2).",
+        low=0,
+        high=10,
+    )
     rewriter: str = _setting(
         "terms",
         "Of a turn that leans on the conversation: `none`, its `terms`, `generator`, `trained` (the default generator, "

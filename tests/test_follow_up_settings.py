@@ -52,3 +52,11 @@ def test_a_query_encoder_is_of_the_embedder_that_it_was_trained_for(tmp_path: Pa
     assert assemble.query_encoder(chosen(tmp_path, query_encoder="none")) is None
     with pytest.raises(WrongSetting, match="query_encoder=none"):
         assemble.query_encoder(chosen(tmp_path, embedder="hashing", query_encoder="somewhere"))
+
+
+def test_each_fusion_has_the_weights_that_were_fitted_for_it(tmp_path: Path) -> None:
+    by_scores = assemble.shares(chosen(tmp_path))
+    by_ranks = assemble.shares(chosen(tmp_path, fusion="ranks"))
+    assert (by_scores.utterance, by_scores.context, by_scores.lexical) == (0.5, 2, 1)
+    assert (by_ranks.utterance, by_ranks.context, by_ranks.lexical) == (0.25, 4, 0.7)
+    assert assemble.shares(chosen(tmp_path, query_encoder="none")).context == 0

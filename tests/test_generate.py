@@ -280,6 +280,32 @@ def test_a_passage_that_answers_is_heard_though_others_of_more_prior_would_refus
     assert tokens[1].prior == pytest.approx(tokens[0].prior)
 
 
+class Judging(Scripted):
+    """Beside what it says, how likely the question is under each passage."""
+
+    def read(self, prompts: Sequence[Prompt]) -> Decoding:
+        decoding = super().read(prompts)
+        decoding.log_question = torch.tensor([-1.0 if prompt.passage == "capital" else -3.0 for prompt in prompts])
+        return decoding
+
+
+def test_a_passage_that_makes_the_question_likely_gains_prior() -> None:
+    prior = [0.4, 0.1, 0.3, 0.2]
+    by = Judging(lambda prompt: "Paris, France" if prompt.passage == "capital" else "Some other town")
+    plain, weighed = (list(generate(by, RIVALS, prior, mixing=Mixing(question_weight=weight))) for weight in (0.0, 2.0))
+    assert plain[0].text == "Some" and plain[0].prior == pytest.approx(prior)
+    likely = [share * math.exp(2 * log) for share, log in zip(prior, (-3, -1, -3, -3), strict=True)]
+    assert weighed[0].prior == pytest.approx([each / sum(likely) for each in likely])
+    assert weighed[0].text == "Paris,"
+
+
+def test_a_generator_that_does_not_judge_questions_leaves_the_prior_as_it_is() -> None:
+    (first, *_) = generate(
+        Scripted(lambda _: "the same"), RIVALS, [0.4, 0.1, 0.3, 0.2], mixing=Mixing(question_weight=2)
+    )
+    assert first.prior == pytest.approx([0.4, 0.1, 0.3, 0.2])
+
+
 def test_where_every_branch_refuses_the_reply_is_still_no_refusal() -> None:
     tokens = generate(refuses_unless("nowhere"), RIVALS, [0.25] * 4)
     assert not "".join(token.text for token in tokens).startswith("None")

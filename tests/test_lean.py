@@ -76,6 +76,22 @@ def test_rows_read_after_memories_are_rows_read_whole(engines: tuple[Engine, Eng
             whole.step(token)
 
 
+def test_the_tail_has_the_logits_after_each_of_the_last_tokens(engines: tuple[Engine, Engine]) -> None:
+    for engine in engines:
+        memory = engine.read([[40, 41, 42]], [[]]).memory(0)
+        rows, before = [[50, 51, 52, 53], [60], [70, 71]], [[memory], [], [memory]]
+        read = engine.read(rows, before, 3)
+        assert read.tail().shape[:2] == (3, 3)
+        assert torch.allclose(read.tail()[:, -1], read.logits(), atol=1e-5)
+        for row, ids in enumerate(rows):
+            for missing in range(1, min(3, len(ids))):
+                shorter = engine.read([ids[:-missing]], [before[row]]).logits()[0]
+                assert torch.allclose(read.tail()[row, -1 - missing], shorter, atol=1e-4)
+        tail = read.tail().clone()
+        read.step(80)
+        assert torch.equal(read.tail(), tail)
+
+
 def test_a_reply_may_outgrow_the_buffer(engines: tuple[Engine, Engine]) -> None:
     reference, ours = (replies(engine, [[]] * 3, range(60, 60 + GROWTH + 5)) for engine in engines)
     assert torch.allclose(reference, ours, atol=2e-4)

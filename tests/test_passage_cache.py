@@ -40,9 +40,9 @@ class Counting:
         self.fingerprint, self.weight_bytes = engine.fingerprint, engine.weight_bytes
         self.read_tokens: list[int] = []
 
-    def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> Rows:
+    def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]], tail: int = 1) -> Rows:
         self.read_tokens += [len(row) for row in rows]
-        return self._engine.read(rows, before)
+        return self._engine.read(rows, before, tail)
 
 
 @pytest.mark.parametrize("architecture", ["Llama", "Qwen2", "Qwen3", "GPT2"])
@@ -207,3 +207,31 @@ def test_the_least_recently_used_goes_first() -> None:
 def test_numbers_beyond_float16_stay_finite() -> None:
     assert packed(torch.tensor([1e9, -1e9, 0.1])).isfinite().all()
     assert packed(torch.zeros(3, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("cache_bytes", [0, ROOM])
+@pytest.mark.parametrize("engine", ["transformers", "lean-float32", "openvino"])
+def test_each_branch_judges_the_question(tiny_llama: Path, engine: str, cache_bytes: int) -> None:
+    by = Causal(str(tiny_llama), engine=engine, cache_bytes=cache_bytes, judges_questions=True)
+    model, tokenizer = _from_pretrained(str(tiny_llama))
+    for prompts in (FIRST, NEXT, NEXT):  # the last time, from the cache
+        wanted = []
+        for prompt in prompts:
+            ids = [id for segment in segments(tokenizer, prompt) for id in segment]
+            question = tokenizer(prompt.query, add_special_tokens=False).input_ids
+            start = next(n for n in reversed(range(len(ids))) if ids[n : n + len(question)] == question)
+            with torch.inference_mode():
+                log_probs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+            wanted.append(torch.stack([log_probs[start - 1 + n, id] for n, id in enumerate(question)]).mean())
+        found = by.read(prompts).log_question
+        rounding = 1.0 if engine == "openvino" else 0.1 if cache_bytes else 2e-4  # int8, float16; random weights
+        assert torch.allclose(found, torch.stack(wanted), atol=rounding)
+
+
+def test_a_question_is_judged_only_where_branches_are_compared_and_that_is_asked_for(tiny_llama: Path) -> None:
+    asked, unasked = (Causal(str(tiny_llama), judges_questions=judges) for judges in (True, False))
+    assert asked.read(FIRST[:1]).log_question is None
+    assert unasked.read(FIRST).log_question is None
+    assert asked.read([Prompt("Answer.", text, (), "", "Text: ") for text in PASSAGES]).log_question is None
+    long = [Prompt("Answer.", text, (), "the question and " * 60, "Text: ") for text in PASSAGES]
+    assert asked.read(long).log_question.shape == (3,)

@@ -13,6 +13,7 @@ from chatbot.rag_token import (
     carry,
     contrast,
     discount_unsure,
+    given_the_question,
     join,
     log_likelihood,
     log_prior,
@@ -229,6 +230,17 @@ def test_an_unsure_branch_loses_votes_by_its_entropy(seed: int, strength: float)
     votes = [math.exp(w) * math.exp(-strength * h) for w, h in zip(prior, entropies, strict=True)]
     found = discount_unsure(prior, probs[0], strength).exp().tolist()
     assert found == pytest.approx([vote / sum(votes) for vote in votes])
+
+
+@given(seed=st.integers(0, 999), weight=st.floats(0, 5))
+def test_the_question_counts_by_its_likelihood_relative_to_no_passage(seed: int, weight: float) -> None:
+    random = torch.Generator().manual_seed(seed)
+    prior = torch.rand(5, generator=random, dtype=torch.float64).log_softmax(0)
+    log_question = -3 * torch.rand(5, generator=random, dtype=torch.float64)
+    ratios = [math.exp(weight * float(each - log_question[-1])) for each in log_question]
+    shares = [float(share.exp()) * ratio for share, ratio in zip(prior, ratios, strict=True)]
+    wanted = torch.tensor([share / sum(shares) for share in shares], dtype=torch.float64)
+    assert torch.allclose(given_the_question(prior, log_question, weight).exp(), wanted, atol=1e-9)
 
 
 def test_the_marginal_in_single_precision_is_that_in_double() -> None:

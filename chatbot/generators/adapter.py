@@ -35,6 +35,7 @@ class Note:
     refusal: str | None = None  # what it says where a passage does not hold the answer
     epsilon: float | None = None  # what measured best: see `settings`
     least_confidence: float | None = None
+    question_weight: float | None = None
     unread: tuple[str, ...] = ()  # languages, ISO 639-1, whose passages it cannot answer from
 
     def refusal_token(self, tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -52,8 +53,8 @@ def note_in(folder: str) -> Note:
         return Note()
     try:
         noted = json.loads(path.read_text(encoding="utf-8"))
-        numbers = (noted.get("epsilon"), noted.get("least_confidence"))
-        epsilon, least = (None if number is None else float(number) for number in numbers)
-        return Note(noted.get("refusal"), epsilon, least, tuple(map(str, noted.get("unread", ()))))
+        numbers = {name: noted.get(name) for name in ("epsilon", "least_confidence", "question_weight")}
+        fitted = {name: None if number is None else float(number) for name, number in numbers.items()}
+        return Note(noted.get("refusal"), **fitted, unread=tuple(map(str, noted.get("unread", ()))))
     except (ValueError, AttributeError, TypeError) as error:
         raise MissingModel(f"{str(path)!r} cannot be read: delete it, or train the generator again") from error

@@ -15,7 +15,8 @@ class Decoding(Protocol):
     """K branches that have read the same tokens of the reply, each after its own prompt.
 
     It may also have `cut: tuple[str, ...]`, the parts of prompts ("conversation", "passage") that were shortened to
-    fit the window: the reply then says so.
+    fit the window: the reply then says so; and `log_question: Tensor | None`, log p(question | passage) in each branch,
+    a token of the question, (K,) in nats: see `rag_token.given_the_question`.
     """
 
     def log_probs(self) -> Tensor:

@@ -36,6 +36,7 @@ from chatbot.loading import NOT_LOADED, has_openvino
 from chatbot.prompt import Prompt
 
 SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters mark where a part goes in the template
+MOST_JUDGED = 64  # tokens of a question: each costs logits of the whole vocabulary in every branch
 PLAIN_TEMPLATE = (  # for models without a chat template
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}"
@@ -53,6 +54,8 @@ class Causal:
     `adapter`: a folder with LoRA matrices (peft's format), which are added to the weights. A folder of a model or an
     adapter that `train generator` made also says what a refusal is.
     `engine`: "transformers", "openvino", "lean", "lean-float32", or "auto", the fastest that runs the model here.
+    `judges_questions`: where several prompts are read, what is read has `log_question`; also where its training found a
+    weight for that.
     Raises MissingModel where the weights are not found or the engine does not fit them.
     """
 
@@ -65,11 +68,13 @@ class Causal:
         cache_bytes: int = 0,
         engine: str = "transformers",
         disk: DiskCache | None = None,
+        judges_questions: bool = False,
     ) -> None:
         self._name = model
         self._adapter = adapter
         self._engine = engine
         self._reserve = reserve
+        self._judges_questions = judges_questions
         self._loading = threading.Lock()
         self._tokenizing = threading.Lock()  # all share the switch `split_special_tokens`
         self._loaded: _Loaded | None = None
@@ -102,8 +107,16 @@ class Causal:
         return self._note.least_confidence
 
     @property
+    def default_question_weight(self) -> float | None:
+        return self._note.question_weight
+
+    @property
     def unread(self) -> tuple[str, ...]:
         return self._note.unread
+
+    @property
+    def _judges(self) -> bool:
+        return self._judges_questions or bool(self._note.question_weight)
 
     @property
     def _note(self) -> Note:
@@ -126,8 +139,13 @@ class Causal:
         with self._tokenizing:
             fitted = [_fit(loaded.tokenizer, prompt, limit) for prompt in prompts]
         pieces = [_pieces(parts) for parts, _ in fitted]
-        rows = _read(loaded.engine, self.cache, pieces, [_lasting(parts) for parts, _ in fitted])
-        return _Reading(rows, loaded.tokenizer, tuple(sorted({what for _, cut in fitted for what in cut})))
+        asked = [_asked(parts) for parts, _ in fitted] if self._judges and len(prompts) > 1 else []
+        tail = 1 + max((end for end, _ in asked), default=0)
+        rows = _read(loaded.engine, self.cache, pieces, [_lasting(parts) for parts, _ in fitted], tail)
+        reading = _Reading(rows, loaded.tokenizer, tuple(sorted({what for _, cut in fitted for what in cut})))
+        if asked and all(tokens for _, tokens in asked):
+            reading.log_question = torch.stack(list(map(_log_question, rows.tail(), asked)))
+        return reading
 
     def _load(self) -> _Loaded:
         with self._loading:
@@ -207,26 +225,31 @@ def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> f
 
 
 def _read(
-    engine: Engine, cache: PassageCache, prompts: Sequence[Sequence[list[int]]], lasting: Sequence[int] = ()
+    engine: Engine,
+    cache: PassageCache,
+    prompts: Sequence[Sequence[list[int]]],
+    lasting: Sequence[int] = (),
+    tail: int = 1,
 ) -> Rows:
     """Read prompts, each a list of segments, of which as many as are held but the last one are not read again.
 
-    `lasting`: for each prompt, of how many segments what was read may be kept on disk.
+    `lasting`: for each prompt, of how many segments what was read may be kept on disk. `tail`: see `Engine.read`.
 
     What is missing is read in three passes: beginnings that several prompts share, once; then each prompt up to its
     last segment; then the last segments.
     """
     if engine.fingerprint is None or not (cache.budget or cache.disk):
         return engine.read(
-            [[id for segment in segments for id in segment] for segments in prompts], [[]] * len(prompts)
+            [[id for segment in segments for id in segment] for segments in prompts], [[]] * len(prompts), tail
         )
     keys = [keys_of(engine.fingerprint, segments) for segments in prompts]
     held = [cache.held(row[:-1]) for row in keys]
 
-    def read(rows: Sequence[int], ends: Sequence[int]) -> Rows:
+    def read(rows: Sequence[int], ends: Sequence[int], tail: int = 1) -> Rows:
         """Bring each of these prompts from what is held of it up to its segment `end`."""
         missing = [prompts[row][len(held[row]) : end] for row, end in zip(rows, ends, strict=True)]
-        memories = engine.read([[id for ids in each for id in ids] for each in missing], [held[row] for row in rows])
+        ids = [[id for segment in each for id in segment] for each in missing]
+        memories = engine.read(ids, [held[row] for row in rows], tail)
         for place, (row, segments) in enumerate(zip(rows, missing, strict=True)):
             lengths = [len(segment) for segment in segments]
             parts = torch.split(memories.memory(place), lengths, dim=3)
@@ -243,7 +266,7 @@ def _read(
             held[row] = found.get(keys[row][0], held[row])
     if rows := [row for row in range(len(prompts)) if len(held[row]) < len(prompts[row]) - 1]:
         read(rows, [len(prompts[row]) - 1 for row in rows])
-    return read(range(len(prompts)), [len(segments) for segments in prompts])
+    return read(range(len(prompts)), [len(segments) for segments in prompts], tail)
 
 
 def _from_pretrained(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -315,6 +338,24 @@ def _pieces(parts: Sequence[tuple[str, list[int]]]) -> list[list[int]]:
     return [segment for segment in segments if segment]
 
 
+def _asked(parts: Sequence[tuple[str, list[int]]]) -> tuple[int, list[int]]:
+    """(tokens from the question's first one to the prompt's end, the question's tokens); of a long one, the last.
+
+    Something of the prompt always stands before the question in the segment that both end in.
+    """
+    place = next(place for place, (slot, _) in enumerate(parts) if slot == "query")
+    tokens = parts[place][1][-MOST_JUDGED:]
+    return len(tokens) + sum(len(ids) for _, ids in parts[place + 1 :]), tokens
+
+
+def _log_question(tail: Tensor, asked: tuple[int, list[int]]) -> Tensor:
+    """log p(question | what stands before it), the mean over its tokens: (n, V) -> ()."""
+    end, tokens = asked
+    start = len(tail) - 1 - end  # after the token before it
+    told = tail[start : start + len(tokens)].log_softmax(dim=-1).cpu()
+    return told[torch.arange(len(tokens)), torch.tensor(tokens)].mean()
+
+
 def _lasting(parts: Sequence[tuple[str, list[int]]]) -> int:
     """The number of pieces up to the passage's end. What follows, or stands for no passage, is what people said."""
     return 2 if any(slot == "passage" and ids for slot, ids in parts) else 0
@@ -375,10 +416,13 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> lis
 
 
 class _Reading:
-    """`push` only notes the token; the engine runs when the next probabilities are asked for."""
+    """`log_question`: log p(question | passage) of each branch, a token, (K,) in nats; None where it was not judged.
+
+    `push` only notes the token; the engine runs when the next probabilities are asked for."""
 
     def __init__(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, cut: tuple[str, ...]) -> None:
         self.cut = cut
+        self.log_question: Tensor | None = None
         self._rows = rows
         self._backend = tokenizer.backend_tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)

@@ -19,6 +19,12 @@ class Rows(Protocol):
     def logits(self) -> Tensor:
         """After each row's last token: (B, V), float32."""
 
+    def tail(self) -> Tensor:
+        """After each of the last tokens of what `read` was given, as many as it was asked for: (B, n, V), float32.
+
+        Where a row had fewer, what stands before them means nothing.
+        """
+
     def memory(self, row: int) -> Tensor:
         """Of the tokens that `read` was given for this row; not of those stepped since."""
 
@@ -45,5 +51,8 @@ class Engine(Protocol):
     def number_bytes(self) -> int:
         """Of one number of the keys and values that a step reads."""
 
-    def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> Rows:
-        """Read B rows of at least one token, each after its memories, which stand one behind the other."""
+    def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]], tail: int = 1) -> Rows:
+        """Read B rows of at least one token, each after its memories, which stand one behind the other.
+
+        `tail`: after how many of the last tokens logits are wanted.
+        """

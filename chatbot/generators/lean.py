@@ -100,8 +100,8 @@ class Lean:
         self._norm, self._head = decoder.norm.weight.detach() / to_head, pack(head.taking(to_head))
 
     @torch.inference_mode()
-    def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> Rows:
-        return _Batch(self, rows, before)
+    def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]], tail: int = 1) -> Rows:
+        return _Batch(self, rows, before, tail)
 
     def hidden(self, ids: Tensor, positions: Tensor, attend: Callable[[int, Tensor], Tensor]) -> Tensor:
         """(N,), (N,) -> (N, H). `attend`: layer, its queries, keys and values (N, Q + 2 K, D) -> (N, Q D)."""
@@ -248,7 +248,9 @@ def _has_vnni() -> bool:
 class _Batch:
     """Rows end at the same slot and begin where their length has it; a row's first slot is its position 0."""
 
-    def __init__(self, engine: Lean, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> None:
+    def __init__(
+        self, engine: Lean, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]], tail: int
+    ) -> None:
         self._engine = engine
         self._lengths = [len(row) for row in rows]
         past = [sum(memory.shape[3] for memory in memories) for memories in before]
@@ -261,13 +263,14 @@ class _Batch:
             for memory in memories:
                 self._slots[:, :, row, :, start : start + memory.shape[3]] = memory
                 start += memory.shape[3]
-        self._hidden = torch.empty(len(rows), engine.hidden_size)  # of each row's last token
+        self._lasts = torch.zeros(len(rows), tail, engine.hidden_size)  # of each row's last tokens
         firsts = [row for row in range(len(rows)) if not past[row]]
         if firsts:  # a first token's numbers are far larger: with one scale for all, the others' would be rounded away
             self._extend([_Piece(row, self._starts[row], rows[row][:1]) for row in firsts])
         rests = [(row, list(ids[1:] if row in firsts else ids)) for row, ids in enumerate(rows)]
         if pieces := [_Piece(row, self._end - len(ids), ids) for row, ids in rests if ids]:
             self._extend(pieces)
+        self._hidden = self._lasts[:, -1]
         first = torch.tensor(self._starts)[:, None, None, None]
         slots = torch.arange(self._end)
         self._mask = torch.zeros(len(rows), 1, 1, self._end).masked_fill(slots < first, -torch.inf)
@@ -276,6 +279,10 @@ class _Batch:
     def logits(self) -> Tensor:
         with torch.inference_mode():
             return self._engine.logits(self._hidden)
+
+    def tail(self) -> Tensor:
+        with torch.inference_mode():
+            return self._engine.logits(self._lasts.flatten(0, 1)).view(*self._lasts.shape[:2], -1)
 
     def memory(self, row: int) -> Tensor:
         return self._slots[:, :, row, :, self._read - self._lengths[row] : self._read]
@@ -324,8 +331,11 @@ class _Batch:
             ),
             attend,
         )
-        lasts = torch.tensor(lengths).cumsum(0) - 1
-        self._hidden[[piece.row for piece in pieces]] = hidden[lasts]
+        for piece, own in zip(pieces, torch.split(hidden, lengths), strict=True):
+            from_end = self._end - piece.slot  # tokens from its first one on
+            kept = own[max(0, from_end - self._lasts.shape[1]) :]
+            place = self._lasts.shape[1] - min(from_end, self._lasts.shape[1])
+            self._lasts[piece.row, place : place + len(kept)] = kept
 
     def _causal(self, piece: _Piece) -> Tensor:
         """Which slots of its row each query may look at: (Q / K times n, slots)."""

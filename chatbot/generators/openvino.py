@@ -67,12 +67,14 @@ class OpenVino:
         self.fingerprint = f"openvino {version} {'int8' if int8 else 'float32'} {name} {weights(model)}"
 
     @torch.inference_mode()
-    def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> Rows:
-        return _Batch(self, rows, before)
+    def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]], tail: int = 1) -> Rows:
+        return _Batch(self, rows, before, tail)
 
 
 class _Batch:
-    def __init__(self, engine: OpenVino, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> None:
+    def __init__(
+        self, engine: OpenVino, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]], tail: int
+    ) -> None:
         self._engine = engine
         self._stepping: Any = None  # a request, from the first step on
         self._lengths = [len(row) for row in rows]
@@ -89,12 +91,19 @@ class _Batch:
         self._positions = positions[:, -1:]  # of the last token
         later = torch.ones(width, past + width, dtype=torch.bool).triu(past + 1)
         request = engine.reading.create_infer_request()
-        self._run(request, ids, positions[:, past:], self._seen.masked_fill(later, HIDDEN), *self._past.flatten(0, 1))
+        wanted = torch.arange(max(0, width - tail), width, dtype=torch.int32)
+        mask = self._seen.masked_fill(later, HIDDEN)
+        logits = self._run(request, ids, positions[:, past:], mask, wanted, *self._past.flatten(0, 1))
+        self._tail = F.pad(logits, (0, 0, tail - len(wanted), 0))
+        self._logits = logits[:, -1]
         kept = [torch.from_numpy(request.get_output_tensor(1 + n).data) for n in range(2 * engine.layers)]
         self._own = torch.stack(kept).view(engine.layers, 2, *kept[0].shape)  # (layers, 2, B, K, T, D)
 
     def logits(self) -> Tensor:
         return self._logits
+
+    def tail(self) -> Tensor:
+        return self._tail
 
     def memory(self, row: int) -> Tensor:
         return self._own[:, :, row, :, self._own.shape[4] - self._lengths[row] :]
@@ -108,7 +117,9 @@ class _Batch:
         self._seen = F.pad(self._seen, (0, 1))
         self._positions = self._positions + 1
         rows = torch.arange(len(self._seen), dtype=torch.int32)
-        self._run(self._stepping, torch.full_like(self._positions, token), self._positions, self._seen, rows)
+        self._logits = self._run(
+            self._stepping, torch.full_like(self._positions, token), self._positions, self._seen, rows
+        )
 
     def fork(self) -> Rows:
         other = copy.copy(self)
@@ -121,9 +132,9 @@ class _Batch:
         for each in self._stepping.query_state():
             each.state = states[each.name]
 
-    def _run(self, request: Any, *inputs: Tensor) -> None:
+    def _run(self, request: Any, *inputs: Tensor) -> Tensor:
         request.infer([_tensor(each) for each in inputs], share_inputs=True)
-        self._logits = torch.from_numpy(request.get_output_tensor(0).data).clone()
+        return torch.from_numpy(request.get_output_tensor(0).data).clone()
 
 
 def _tensor(numbers: Tensor) -> Any:
@@ -166,14 +177,15 @@ class _Graph:
         self._read: list[Node] = []  # and of what it read
 
     def build(self) -> Any:
-        """ids and positions (B, T), mask (B, 1, T, S) -> logits of the last tokens (B, V).
+        """ids and positions (B, T), mask (B, 1, T, S) -> logits.
 
-        To read, also keys and values of what stands before -> those of what was read; to step, each row's number (B,).
+        To read, also which tokens' logits are wanted (n,), and keys and values of what stands before -> logits
+        (B, n, V), and those of what was read. To step, each row's number (B,) -> logits (B, V).
         """
         op, decoder = self._op, self._decoder
         whole, real = self._ov.Type.i32, self._ov.Type.f32
         ids, positions = op.parameter([-1, -1], whole), op.parameter([-1, -1], whole)
-        mask, rows = op.parameter([-1, 1, -1, -1], real), op.parameter([-1], whole)
+        mask, rows, wanted = (op.parameter(*each) for each in (([-1, 1, -1, -1], real), ([-1], whole), ([-1], whole)))
         turn = self._turning(positions)
         batch = self._gathered(op.shape_of(ids, "i64"), [0])
         nothing = op.broadcast(self._number(0.0), op.concat([batch, self._whole([self._keys, 0, self._size])], 0))
@@ -193,10 +205,10 @@ class _Graph:
             h = self._normed(x, layer.post_attention_layernorm)
             inner = op.multiply(op.swish(self._product(h, mlp.gate_proj)), self._product(h, mlp.up_proj))
             x = op.add(x, self._product(inner, mlp.down_proj))
-        last = op.gather(x, self._whole(-1), self._whole(1))
+        last = op.gather(x, wanted if self._reads else self._whole(-1), self._whole(1))
         logits = self._product(self._normed(last, decoder.norm), self._model.lm_head)
         results = [op.result(each) for each in (logits, *self._read)]
-        inputs = [ids, positions, mask, *(self._given if self._reads else [rows])]
+        inputs = [ids, positions, mask, *([wanted, *self._given] if self._reads else [rows])]
         return self._ov.Model(results, self._assigned, inputs)
 
     @property

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
@@ -30,10 +31,10 @@ class Reference:
         self.weight_bytes, self.number_bytes = weight_bytes(model), model.dtype.itemsize
 
     @torch.inference_mode()
-    def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]) -> Rows:
+    def read(self, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]], tail: int = 1) -> Rows:
         if self._recurrent:
-            return _Apart([_Recurrent(self._model, row) for row in rows])
-        return _Batch(self._model, rows, before)
+            return _Apart([_Recurrent(self._model, row, tail) for row in rows])
+        return _Batch(self._model, rows, before, tail)
 
     @torch.inference_mode()
     def _can_be_cut(self) -> bool:
@@ -73,7 +74,7 @@ def weights(model: PreTrainedModel) -> str:
 class _Batch:
     @torch.inference_mode()
     def __init__(
-        self, model: PreTrainedModel, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]]
+        self, model: PreTrainedModel, rows: Sequence[Sequence[int]], before: Sequence[Sequence[Tensor]], tail: int
     ) -> None:
         self._model, self._name = model, name_of_cache(model)
         self._lengths = [len(row) for row in rows]
@@ -87,7 +88,10 @@ class _Batch:
             self._mask[row, past + width - len(tokens) :] = 1
             ids[row, width - len(tokens) :] = torch.tensor(tokens)
         self._end = past + width
-        self._run(ids)
+        self._tail = _of_width(self._run(ids, tail), tail)
+
+    def tail(self) -> Tensor:
+        return self._tail
 
     def logits(self) -> Tensor:
         return self._logits
@@ -108,17 +112,24 @@ class _Batch:
         other._cache = copy.deepcopy(self._cache)
         return other
 
-    def _run(self, ids: Tensor) -> None:
+    def _run(self, ids: Tensor, tail: int = 1) -> Tensor:
         output = self._model(
             input_ids=ids,
             attention_mask=self._mask,
             position_ids=(self._mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :],
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=tail,
             **{self._name: self._cache},
         )
         self._cache = output[self._name]
-        self._logits: Tensor = output.logits[:, -1].float()
+        logits: Tensor = output.logits[:, -tail:].float()
+        self._logits = logits[:, -1]
+        return logits
+
+
+def _of_width(logits: Tensor, tail: int) -> Tensor:
+    """Padded on the left: (B, n, V) -> (B, tail, V)."""
+    return F.pad(logits, (0, 0, tail - logits.shape[1], 0))
 
 
 def _joined(model: PreTrainedModel, before: Sequence[Sequence[Tensor]], past: int) -> DynamicCache:
@@ -137,12 +148,12 @@ def _joined(model: PreTrainedModel, before: Sequence[Sequence[Tensor]], past: in
 class _Recurrent:
     """One row of a model whose memory is a state."""
 
-    def __init__(self, model: PreTrainedModel, row: Sequence[int]) -> None:
+    def __init__(self, model: PreTrainedModel, row: Sequence[int], tail: int) -> None:
         self._model, self._name = model, name_of_cache(model)
-        self._last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._read = 0
         self._state: Any = None
-        self._run(row)
+        self.tail = _of_width(self._run(row, tail), tail)
 
     def step(self, token: int) -> None:
         self._run([token])
@@ -153,12 +164,15 @@ class _Recurrent:
         return other
 
     @torch.inference_mode()
-    def _run(self, tokens: Sequence[int]) -> None:
+    def _run(self, tokens: Sequence[int], tail: int = 1) -> Tensor:
         ids = torch.tensor([list(tokens)], device=self._model.device)
-        output = self._model(input_ids=ids, use_cache=True, **{self._name: self._state}, **self._last)
+        keep = {"logits_to_keep": tail} if self._keeps else {}
+        output = self._model(input_ids=ids, use_cache=True, **{self._name: self._state}, **keep)
         self._state = output[self._name]
         self._read += len(tokens)
-        self.logits: Tensor = output.logits[:, -1].float()
+        logits: Tensor = output.logits[:, -tail:].float()
+        self.logits = logits[:, -1]
+        return logits
 
 
 class _Apart:
@@ -169,6 +183,9 @@ class _Apart:
 
     def logits(self) -> Tensor:
         return torch.cat([row.logits for row in self._rows])
+
+    def tail(self) -> Tensor:
+        return torch.cat([row.tail for row in self._rows])
 
     def memory(self, row: int) -> Tensor:
         raise NotImplementedError("a recurrent model's state is of all that it read, and cannot be cut")
