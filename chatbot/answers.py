@@ -19,6 +19,7 @@ from typing import Any
 from chatbot import attribution
 from chatbot.conversation import Reply
 from chatbot.events import Token
+from chatbot.passage import Hit
 from chatbot.rows import Row
 
 BINS = 10  # of the calibration error
@@ -36,6 +37,7 @@ class Outcome:
     reply: Reply  # what would be said if nothing were withheld
     abstained: bool  # whether it is
     tokens: tuple[Token, ...] = ()
+    hits: tuple[Hit, ...] = ()  # what it was read from, most similar first
 
     @property
     def right(self) -> float:

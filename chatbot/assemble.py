@@ -24,11 +24,12 @@ from filelock import FileLock, Timeout
 
 from chatbot import models, settings
 from chatbot.answers import Outcome
+from chatbot.attributions import Named
 from chatbot.branches import branches
 from chatbot.catalogue import Catalogue, Entry
 from chatbot.conversation import Conversation
 from chatbot.dialogue import Dialogue
-from chatbot.embedders.base import Embedder, Metric
+from chatbot.embedders.base import Embedder, Metric, similarity
 from chatbot.embedders.cross import CrossEncoder
 from chatbot.embedders.dpr import DprEmbedder
 from chatbot.embedders.hashing import Hashing
@@ -49,7 +50,7 @@ from chatbot.index.lexical import Lexical, TfIdf
 from chatbot.ingestion import Ingestion
 from chatbot.knowledge import KnowledgeBase
 from chatbot.knowledge import Outcome as Added
-from chatbot.passage import Passage
+from chatbot.passage import Passage, embedded
 from chatbot.progress import Progress, silent
 from chatbot.retrieve import Finder, Given, Retriever, Shares, Shelf
 from chatbot.rewrite import ByGenerator, ByTerms, Rewriter, Verbatim, Vocabulary
@@ -522,7 +523,21 @@ def replies(chosen: Settings, by: Generator, rows: Sequence[Row], progress: Prog
         events = list(dialogue(chosen, given, by).answer(from_messages(list(messages(row))), row.question))
         turn = next(event.turn for event in events if isinstance(event, Answered))
         withheld = turn.reply.abstained or (bool(turn.query.text) and turn.reply.confidence < least)
-        yield Outcome(row, turn.reply, withheld, tuple(event for event in events if isinstance(event, Token)))
+        tokens = tuple(event for event in events if isinstance(event, Token))
+        yield Outcome(row, turn.reply, withheld, tokens, turn.hits)
+
+
+def named(by: Embedder, outcome: Outcome) -> Named:
+    """The passages that each way of attributing a reply names as its sources. Of a reply that was read from some."""
+    ids = [hit.passage.id for hit in outcome.hits]
+    (said,) = by.queries([outcome.reply.text])
+    scores = [similarity(parts, said) for parts in by.parts([embedded(hit.passage) for hit in outcome.hits])]
+    return {
+        "posterior": frozenset(citation.passage_id for citation in outcome.reply.citations),
+        "similarity": frozenset([ids[scores.index(max(scores))]]),
+        "top1": frozenset(ids[:1]),
+        "all": frozenset(ids),
+    }
 
 
 def lexical(chosen: Settings, catalogue: Catalogue) -> Index:

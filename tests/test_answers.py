@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatbot import attributions
 from chatbot.answers import Outcome, aurc, ece, f1, figures, splices, terms
 from chatbot.cli import main
 from chatbot.conversation import Reply
@@ -87,11 +88,14 @@ ROW = {
 }
 
 
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], *rows: dict[str, object]) -> tuple[int, str, str]:
+def run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *rows: dict[str, object], measure: str = "answers"
+) -> tuple[int, str, str]:
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = ["--home", str(tmp_path / "home"), "--set", "generator=scripted", "--set", "embedder=hashing"]
-    code = main([*command, "eval", "answers", "--data", str(data), "--out", str(tmp_path / "out.jsonl"), "--json"])
+    out = ["--out", str(tmp_path / "out.jsonl")] if measure == "answers" else []
+    code = main([*command, "eval", measure, "--data", str(data), *out, "--json"])
     said = capsys.readouterr()
     return code, said.out, said.err
 
@@ -126,3 +130,34 @@ def test_a_bad_row_is_named(
     assert code == 1
     assert told in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_precision_recall_and_f1_of_sources_are_means_over_the_replies() -> None:
+    a, b, c = (frozenset(each) for each in ("a", "b", "c"))
+    rows = [
+        (a, {"posterior": a, "similarity": b, "top1": a, "all": a | b | c}),
+        (a | b, {"posterior": frozenset(), "similarity": b, "top1": a, "all": a | b | c}),
+    ]
+    found = attributions.figures(rows)
+    assert found["posterior"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5}
+    assert found["similarity"] == pytest.approx({"precision": 0.5, "recall": 0.25, "f1": (0 + 2 / 3) / 2})
+    assert found["all"] == pytest.approx({"precision": 0.5, "recall": 1, "f1": (0.5 + 0.8) / 2})
+
+
+def test_the_sources_of_replies_are_held_to_the_judged_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = {**ROW, "question": "How many days of leave do employees have?", "answers": ["thirty"], "gold": ["h"]}
+    code, out, _ = run(tmp_path, capsys, {**ROW, "gold": ["t"]}, other, ROW, measure="attribution")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["questions"], found["replies"]) == (2, 2)
+    assert found["top1"] == found["similarity"] == {"precision": 1, "recall": 1, "f1": 1}
+    assert found["all"]["precision"] == 0.5 and found["all"]["recall"] == 1
+    assert found["posterior"]["recall"] == 1
+
+
+def test_rows_without_judged_sources_are_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(tmp_path, capsys, ROW, measure="attribution")
+    assert code == 1
+    assert "no row of 'rows.jsonl' has 'gold'" in err and len(err.strip().splitlines()) == 1

@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "settings": ("settings", "values"),
     "loading": ("loading", ""),
     "equations": (
-        "rag_token likelihood attribution answers branches fusion language prompt rewrites",
+        "rag_token likelihood attribution attributions answers branches fusion language prompt rewrites",
         "values rows equations",
     ),
     "rows": ("rows", "values rows"),

@@ -37,9 +37,15 @@ def add_eval(add: Add) -> None:
     made.add_argument("--limit", type=int, metavar="N", help="take the first N rows")
     takes_json(made)
     made = add("answers", eval_answers, "answer questions from passages that come with them, and score that", measures)
+    made.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write each reply with its figures")
+    _takes_rows(made)
+    made = add("attribution", eval_attribution, "hold the sources of replies to those that were judged", measures)
+    _takes_rows(made)
+
+
+def _takes_rows(made: argparse.ArgumentParser) -> None:
     made.add_argument("--data", required=True, type=Path, metavar="PATH", help=JUDGED)
     made.add_argument("--limit", type=int, metavar="N", help="take the first N rows")
-    made.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write each reply with its figures")
     takes_json(made)
 
 
@@ -136,6 +142,27 @@ def eval_answers(options: argparse.Namespace) -> int:
     return 0
 
 
+def eval_attribution(options: argparse.Namespace) -> int:
+    from chatbot import assemble
+    from chatbot.attributions import figures
+    from chatbot.judged import rows_of
+
+    chosen = settings_of(options)
+    rows = [row for row in rows_of(options.data) if row.gold][: options.limit]
+    if not rows:
+        raise UnreadableData(
+            f"no row of {options.data.name!r} has 'gold': name the ids of the passages with the answer"
+        )
+    with bar() as progress:
+        by, embed = assemble.generator(chosen, progress), assemble.embedder(chosen)
+        outcomes = list(assemble.replies(chosen, by, rows, progress))
+        replies = [(each.row.gold, assemble.named(embed, each)) for each in outcomes if not each.abstained]
+    if not replies:
+        raise UnreadableData(f"all {len(rows)} replies were withheld: set least_confidence=0 to measure them")
+    print_json({**figures(replies), "questions": len(rows), "replies": len(replies)})
+    return 0
+
+
 @contextlib.contextmanager
 def _folder_for_index(home: Path, options: argparse.Namespace) -> Iterator[Path]:
     """Kept under home for `--reuse-index`, by the corpus's address; else a folder that goes when done."""
@@ -192,4 +219,4 @@ def _bench_replies(options: argparse.Namespace) -> int:
 
 
 def _needs_measure(options: argparse.Namespace) -> int:
-    return fail("say what to measure: eval retrieval, or eval answers")
+    return fail("say what to measure: eval retrieval, rewrite, answers or attribution")
