@@ -133,7 +133,7 @@ class Settings:
     )
     least_confidence: float = _setting(
         0.25,
-        "A reply of lower confidence is withheld. Left as it is: the generator's own (the default's is 0.1).",
+        "A reply of lower confidence is withheld. Left as it is: the generator's own (the default's is 0.15).",
         low=0,
         high=1,
     )
