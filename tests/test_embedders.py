@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
 
 from chatbot.conversation import Conversation
 from chatbot.embedders import compiled
@@ -263,6 +263,22 @@ def test_what_openvino_cannot_convert_stays_with_torch(monkeypatch: pytest.Monke
     assert not compiled.compile(encoder())
 
 
+def test_a_decoder_stays_with_torch() -> None:
+    config = LlamaConfig(
+        vocab_size=90, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    assert not compiled.compile(LlamaModel(config).eval())
+
+
 def test_the_default_model_is_compiled_where_openvino_is_installed(minilm: SentenceEmbedder) -> None:
     minilm.warm()
     assert ("forward" in vars(minilm._loaded[0].model)) == has_openvino()
+
+
+def test_openvino_is_loaded_without_what_reports_that_it_was() -> None:
+    program = (
+        "import sys; from chatbot.embedders.sentence import SentenceEmbedder; SentenceEmbedder(threads=1).warm();"
+        "print(sorted(name for name in sys.modules if name.startswith('openvino_telemetry')))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

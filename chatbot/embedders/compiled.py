@@ -21,6 +21,7 @@ from chatbot.loading import NOT_LOADED, has_openvino, openvino
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+ENCODERS = ("bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")  # kinds of transformers
 TRIED = (((101, 2129, 102), (101, 102)), ((2003,) * 40, (2000, 2001) * 9))  # token ids, of two batches
 LIKE = 0.99  # least cosine between what both give for a token: in bfloat16, MiniLM's differ by .0005
 
@@ -28,8 +29,8 @@ Forward = Callable[..., dict[str, Tensor]]
 
 
 def compile(model: PreTrainedModel) -> bool:
-    """Whether `model.forward` is OpenVINO's from now on. What the model learns after that, it does not see."""
-    if model.device.type != "cpu" or not has_openvino():
+    """Whether `model.forward` is OpenVINO's from now on, for encoders. It does not see what is learned after that."""
+    if model.config.model_type not in ENCODERS or model.device.type != "cpu" or not has_openvino():
         return False
     try:
         forward = _compiled(model)

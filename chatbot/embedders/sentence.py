@@ -141,7 +141,7 @@ class SentenceEmbedder:
             raise MissingModel(f"{str(self.folder)!r} cannot be loaded as an embedder: {reason}") from error
         if conversations is not None:
             model[0].model = _taught(model[0].model, conversations)
-        encoder = getattr(model[0], "model", None)
+        encoder = getattr(model[0], "model", None)  # not of a `Router`
         if isinstance(encoder, PreTrainedModel):
             compiled.compile(encoder)
         return model
