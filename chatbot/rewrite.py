@@ -103,7 +103,7 @@ class ByTerms:
             spelt |= dict.fromkeys((stem for stem in words(word) if stem not in known), word)
         importance = dict.fromkeys(spelt, 1.0) if self._vocabulary is None else self._vocabulary.importance(list(spelt))
         best = sorted(importance, key=lambda stem: -importance[stem])[:MOST_TERMS]
-        terms = dict.fromkeys(word if language != "zh" else stem for stem, word in spelt.items() if stem in best)
+        terms = dict.fromkeys(_spelling(stem, word) for stem, word in spelt.items() if stem in best)
         return " ".join([*terms, utterance])
 
 
@@ -132,13 +132,18 @@ class ByGenerator:
         return text.strip().partition("\n")[0].strip()
 
 
+def _spelling(stem: str, word: str) -> str:
+    """The word as it was written; of a run of characters without spaces, those that the stem is."""
+    return word if len(words(word)) == 1 else stem
+
+
 Write = Callable[[Conversation, str, str], str]  # conversation, utterance, language -> the text to search
 
 
 def _where_needed(conversation: Conversation, utterance: str, write: Write) -> Query:
-    """A greeting searches nothing; only a turn that leans on the conversation is rewritten."""
+    """A greeting, or a turn without a word, searches nothing; only one that leans on the conversation is rewritten."""
     language = detect(utterance, conversation.language)
-    if SMALL_TALK.fullmatch(utterance):
+    if SMALL_TALK.fullmatch(utterance) or not words(utterance):
         return Query(utterance, "", language)
     if not _earlier(conversation):
         return Query(utterance, utterance, language)

@@ -89,7 +89,14 @@ def test_thanks_with_a_question_behind_them_search(utterance: str) -> None:
         assert query.text.endswith(utterance)
 
 
-@pytest.mark.parametrize("utterance", ["🙂", "?", "...", "🙂🙂 why", "\u200b", "x" * 10_000, "what is it " * 900])
+@pytest.mark.parametrize("utterance", ["🙂", "?", "...", "\u200b"])
+def test_a_turn_without_a_word_searches_nothing(utterance: str) -> None:
+    for rewriter in rewriters("🙂"):
+        for conversation in (Conversation(), talk()):
+            assert rewriter.rewrite(conversation, utterance).searches == ()
+
+
+@pytest.mark.parametrize("utterance", ["🙂🙂 why", "C++?", "42", "x" * 10_000, "what is it " * 900])
 def test_whatever_is_typed_is_searched_as_it_stands_beside_what_is_made_of_it(utterance: str) -> None:
     for rewriter in rewriters("🙂"):
         for conversation in (Conversation(), talk()):
@@ -101,7 +108,7 @@ def test_whatever_is_typed_is_searched_as_it_stands_beside_what_is_made_of_it(ut
 def test_the_language_may_change_midway() -> None:
     conversation = talk([("Who wrote Hamlet?", "William Shakespeare.")])
     query = ByTerms(Rare(hamlet=3.0)).rewrite(conversation, "他是哪年出生的？")
-    assert (query.language, query.text) == ("zh", "hamlet 他是哪年出生的？")
+    assert (query.language, query.text) == ("zh", "Hamlet 他是哪年出生的？")
     back = ByTerms(Rare(哪年=3.0)).rewrite(talk([("他是哪年出生的？", "1564年。")]), "And when did he die?")
     assert back.language == "en"
     assert back.text.endswith("And when did he die?")
