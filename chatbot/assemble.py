@@ -50,6 +50,7 @@ from chatbot.index.lexical import Lexical, TfIdf
 from chatbot.ingestion import Ingestion
 from chatbot.knowledge import KnowledgeBase
 from chatbot.knowledge import Outcome as Added
+from chatbot.loading import IMPORTING
 from chatbot.passage import Passage, embedded
 from chatbot.progress import Progress, silent
 from chatbot.retrieve import Finder, Given, Retriever, Shares, Shelf
@@ -363,9 +364,10 @@ def generator(chosen: Settings, progress: Progress = silent) -> Generator:
     """Fetches the default's weights where they are not there yet. Raises MissingModel."""
     if chosen.generator == "scripted":
         return Scripted()
-    from chatbot.generators.causal import Causal  # transformers takes seconds to import
-    from chatbot.generators.disk_cache import DiskCache
-    from chatbot.generators.seq2seq import Seq2Seq, is_encoder_decoder
+    with IMPORTING:
+        from chatbot.generators.causal import Causal  # transformers takes seconds to import
+        from chatbot.generators.disk_cache import DiskCache
+        from chatbot.generators.seq2seq import Seq2Seq, is_encoder_decoder
 
     model = generator_folder(chosen, progress)
     if is_encoder_decoder(model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import threading
 from typing import Any
 
 from safetensors import SafetensorError
@@ -18,6 +19,10 @@ NOT_LOADED = (
     ImportError,
     SafetensorError,
 )
+
+
+# Held while a library is imported late: of two threads that import transformers at once, one finds names missing.
+IMPORTING = threading.RLock()
 
 
 def has_openvino() -> bool:

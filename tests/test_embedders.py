@@ -282,3 +282,22 @@ def test_openvino_is_loaded_without_what_reports_that_it_was() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+AT_ONCE = """
+import sys, threading
+from pathlib import Path
+from chatbot import assemble
+from chatbot.embedders.sentence import SentenceEmbedder
+from chatbot.settings import load
+thread = threading.Thread(target=SentenceEmbedder(threads=1).warm)
+thread.start()
+assemble.generator(load(sys.argv[1], overrides={"generator": sys.argv[2]}))
+thread.join()
+"""
+
+
+def test_embedder_and_generator_may_be_loaded_by_two_threads_at_once(tiny_llama: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", AT_ONCE, str(tmp_path), str(tiny_llama)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0 and "Traceback" not in run.stderr, run.stderr

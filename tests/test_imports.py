@@ -61,7 +61,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "dialogue": ("dialogue", "values equations protocols steps"),
     "assembly": (
         "assemble",
-        "values settings rows equations protocols stores embedders generators indexes parsers models steps"
+        "values settings loading rows equations protocols stores embedders generators indexes parsers models steps"
         " dialogue assembly",
     ),
     "commands": (

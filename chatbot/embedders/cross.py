@@ -8,7 +8,7 @@ from typing import Any
 
 from chatbot.embedders.weights import locate
 from chatbot.errors import MissingModel
-from chatbot.loading import NOT_LOADED
+from chatbot.loading import IMPORTING, NOT_LOADED
 
 _BATCH = 16  # pairs
 
@@ -34,7 +34,8 @@ class CrossEncoder:
     def _model(self) -> Any:
         with self._loading:
             if self._loaded is None:
-                from sentence_transformers import CrossEncoder as Model
+                with IMPORTING:
+                    from sentence_transformers import CrossEncoder as Model
 
                 folder = locate(self._given)
                 try:

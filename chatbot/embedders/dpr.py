@@ -19,7 +19,7 @@ import numpy as np
 from chatbot.embedders.base import Metric, Vectors
 from chatbot.embedders.weights import digest, locate
 from chatbot.errors import MissingModel
-from chatbot.loading import NOT_LOADED
+from chatbot.loading import IMPORTING, NOT_LOADED
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -88,7 +88,8 @@ class DprEmbedder:
 
                 if self._threads:
                     torch.set_num_threads(self._threads)
-                self._loaded = _load(self._question, _question_encoder), _load(self._context, _context_encoder)
+                with IMPORTING:
+                    self._loaded = _load(self._question, _question_encoder), _load(self._context, _context_encoder)
             return self._loaded
 
 

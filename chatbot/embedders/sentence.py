@@ -16,7 +16,7 @@ import numpy as np
 from chatbot.embedders.base import Metric, Vectors
 from chatbot.embedders.weights import digest, locate
 from chatbot.errors import MissingModel
-from chatbot.loading import NOT_LOADED
+from chatbot.loading import IMPORTING, NOT_LOADED
 from chatbot.prompt import BETWEEN
 
 if TYPE_CHECKING:
@@ -122,12 +122,13 @@ class SentenceEmbedder:
             return self._adapted
 
     def _load(self, conversations: str | Path | None = None) -> Any:
-        import torch
-        from sentence_transformers import SentenceTransformer
-        from transformers import PreTrainedModel
-        from transformers.utils import logging
+        with IMPORTING:
+            import torch
+            from sentence_transformers import SentenceTransformer
+            from transformers import PreTrainedModel
+            from transformers.utils import logging
 
-        from chatbot.embedders import compiled
+            from chatbot.embedders import compiled
 
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]
