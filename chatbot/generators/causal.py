@@ -115,10 +115,6 @@ class Causal:
         return self._note.unread
 
     @property
-    def _judges(self) -> bool:
-        return self._judges_questions or bool(self._note.question_weight)
-
-    @property
     def _note(self) -> Note:
         """Read from its file, for these must be known before the weights are loaded."""
         return note_in(self._adapter or self._name)
@@ -139,7 +135,7 @@ class Causal:
         with self._tokenizing:
             fitted = [_fit(loaded.tokenizer, prompt, limit) for prompt in prompts]
         pieces = [_pieces(parts) for parts, _ in fitted]
-        asked = [_asked(parts) for parts, _ in fitted] if self._judges and len(prompts) > 1 else []
+        asked = [_asked(parts) for parts, _ in fitted] if loaded.judges and len(prompts) > 1 else []
         tail = 1 + max((end for end, _ in asked), default=0)
         rows = _read(loaded.engine, self.cache, pieces, [_lasting(parts) for parts, _ in fitted], tail)
         reading = _Reading(rows, loaded.tokenizer, tuple(sorted({what for _, cut in fitted for what in cut})))
@@ -159,6 +155,7 @@ class Causal:
                     _end_tokens(model, tokenizer),
                     getattr(model.config, "max_position_embeddings", None),
                     self._note.refusal_token(tokenizer),
+                    self._judges_questions or bool(self._note.question_weight),
                 )
                 if self.cache.disk is not None and self._loaded.engine.fingerprint is not None:
                     self.cache.disk.open(self._loaded.engine.fingerprint)
@@ -172,6 +169,7 @@ class _Loaded:
     end_tokens: frozenset[int]
     window: int | None  # tokens
     refusal: int | None
+    judges: bool  # whether branches judge the question
 
 
 def engine_of(name: str, engine: str = "auto") -> str:
