@@ -1,14 +1,18 @@
 """Web addresses, served by this machine: which the setting allows, and which is refused without it."""
 
 import gzip
+import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chatbot.errors import UnreadableDocument
 from chatbot.fetch import fetch, is_public, name_of
@@ -183,3 +187,218 @@ def test_a_name_shows_neither_password_nor_what_cannot_be_printed_and_is_short()
         and long.endswith("…" + long[61:])
         and "end.html" in long
     )
+
+
+# Names that mean several machines, and every range that is set apart
+
+
+def resolving(numbers: list[str]) -> Callable[..., list[tuple[object, ...]]]:
+    def resolve(host: str, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        host.encode("idna")  # as the real one does first
+        return [
+            (socket.AF_INET6 if ":" in n else socket.AF_INET, socket.SOCK_STREAM, 6, "", (n, port)) for n in numbers
+        ]
+
+    return resolve
+
+
+@pytest.mark.parametrize(
+    "numbers", [["93.184.215.14", "10.0.0.1"], ["93.184.215.14", "fec0::1"], ["fd00::1", "1.1.1.1"]]
+)
+def test_a_host_is_refused_if_any_of_its_addresses_is_private(numbers, tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.getaddrinfo", resolving(numbers))
+    message = refusal("http://example.org/", tmp_path / "f", private_addresses=False)
+    assert "'example.org' lies on this machine or a private network" in message
+
+
+def test_a_host_is_reached_by_ipv4_where_it_has_both(serving, tmp_path, monkeypatch):
+    port = serving({"/": page(b"Words")}).rpartition(":")[2]
+    monkeypatch.setattr("socket.getaddrinfo", resolving(["::2", "127.0.0.1"]))
+    fetch(f"http://example.org.:{port}/", tmp_path / "f", max_bytes=99, private_addresses=True)
+    assert (tmp_path / "f").read_bytes() == b"Words"
+
+
+def test_a_name_that_is_slow_to_resolve_is_left_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: time.sleep(2))
+    started = time.monotonic()
+    assert "did not come within 0.1 seconds" in refusal("http://example.org/", tmp_path / "f", timeout_s=0.1)
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize(
+    "network",
+    # https://www.iana.org/assignments/iana-ipv4-special-registry and .../iana-ipv6-special-registry
+    ["0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+     "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24",
+     "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4", "255.255.255.255/32",
+     "::1/128", "::/128", "::ffff:0:0/96", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64", "2001::/23", "2001::/32",
+     "2001:1::1/128", "2001:1::2/128", "2001:1::3/128", "2001:2::/48", "2001:3::/32", "2001:4:112::/48", "2001:10::/28",
+     "2001:20::/28", "2001:30::/28", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20", "5f00::/16",
+     "fc00::/7", "fe80::/10",
+     # besides: multicast, IPv4-compatible, IPv4-translated, site-local, and private IPv4 behind NAT64
+     "224.0.0.0/4", "ff00::/8", "::/96", "::ffff:0:0:0/96", "fec0::/10", "64:ff9b::a00:0/104", "64:ff9b::a9fe:0/112"],
+)  # fmt: skip
+def test_no_address_of_a_special_range_is_public(network):
+    net = ip_network(network)
+    for number in (net[0], net[net.num_addresses // 2], net[-1]):
+        assert not is_public(number), number
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["1.0.0.0", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.0",
+     "169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0", "192.0.1.0", "192.0.3.0", "192.167.255.255",
+     "192.169.0.0", "198.17.255.255", "198.20.0.0", "223.255.255.255", "2001:200::", "2001:db7:ffff::", "2001:db9::",
+     "2003::", "2620:4f:7fff::", "2620:4f:8001::", "3ffe::", "3fff:1000::", "64:ff9b::808:808"],
+)  # fmt: skip
+def test_an_address_beside_a_special_range_is_public(number):
+    assert is_public(ip_address(number))
+
+
+def test_python_calls_no_address_private_that_we_call_public():
+    numbers = random.Random(0)
+    for _ in range(5_000):
+        for number in (IPv4Address(numbers.getrandbits(32)), IPv6Address(numbers.getrandbits(128))):
+            assert not is_public(number) or (number.is_global and not number.is_reserved and not number.is_multicast)
+
+
+# Addresses as strangers write them
+
+
+HOSTS = [
+    "[::1", "::1]", "[::1]", "[fe80::1%25eth0]", "[fe80::1%eth0]", "[v1.x]", "0x7f.1", "2130706433", "127.1",
+    "017700000001", "127.0.0.1.", "localhost.", "exa%6dple.org", "%00", "%2f", "..", ".", ".example.org",
+    "example.org.", "a" * 64, "a." * 150, "xn--", "xn--a", "xn--zzzzzz99", "xn--i-7iq.example", "ü" * 60,
+    "日本.example", "\u2488.example", "ex\u00adample.org", "\u0663.example", "1.2.3", "1.2.3.4.5", "999.1.1.1",
+    "a b", "a_b", "-a-", "*", "\ud800", "\u202eexample", "me:secret@example.org", "@", "a@b@c", "",
+]  # fmt: skip
+SCHEMES = ["http://", "https://", "HTTP://", "http:/", "http:", "//", "ftp://", "http://me:secret@", " http://", ""]
+PORTS = ["", ":", ":0", ":80", ":-1", ":99999", ":65536", ":1_0", ":\u0663", ":a", ":1e3", ": 80", ":" + "9" * 5_000]
+PATHS = ["", "/", "/a?b#c", "\\@b", "/%zz", "/../..", "?", "#"]
+ADDRESSES = st.text(max_size=30) | st.tuples(
+    st.sampled_from(SCHEMES),
+    st.sampled_from(HOSTS) | st.text(max_size=12),
+    st.sampled_from(PORTS),
+    st.sampled_from(PATHS) | st.text(max_size=8),
+).map("".join)
+
+
+def outcome(act: Callable[[], str]) -> str:
+    try:
+        said = act()
+    except UnreadableDocument as error:
+        said = str(error)
+        assert ": " in said and len(said) < 600
+    assert said.splitlines() == [said]
+    return said
+
+
+@settings(max_examples=300, deadline=None)
+@given(ADDRESSES)
+def test_any_text_as_an_address_gives_a_name_or_one_line(address):
+    outcome(lambda: name_of(address))
+
+
+def test_any_address_is_fetched_or_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.getaddrinfo", resolving(["127.0.0.3"]))
+
+    @settings(max_examples=60, deadline=None)
+    @given(ADDRESSES)
+    def check(address: str) -> None:
+        outcome(lambda: fetch(address, tmp_path / "f", max_bytes=9, private_addresses=True))
+
+    check()
+
+
+def test_any_redirect_is_followed_or_refused_in_one_line(serving, tmp_path, monkeypatch):
+    location = b""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\n\r\n")
+
+    base = serving({"/": answer})
+    real, scripted = socket.getaddrinfo, resolving(["127.0.0.3"])
+    monkeypatch.setattr(
+        "socket.getaddrinfo", lambda host, *a, **k: (real if host == "127.0.0.1" else scripted)(host, *a, **k)
+    )
+
+    @settings(max_examples=50, deadline=None)
+    @given(ADDRESSES.map(lambda text: text.encode(errors="surrogatepass")) | st.binary(max_size=20))
+    def check(written: bytes) -> None:
+        nonlocal location
+        location = written
+        outcome(lambda: fetch(f"{base}/", tmp_path / "f", max_bytes=9, private_addresses=True))
+
+    check()
+
+
+# Packed bodies
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5, 12, -9, -8, -1])
+def test_a_packed_body_that_ends_early_is_an_error(serving, tmp_path, cut):
+    address = serving({"/": page(gzip.compress(b"Words, words")[:cut], Content_Encoding="gzip")})
+    assert "comes damaged (it ends early)" in refusal(f"{address}/", tmp_path / "f")
+
+
+def test_all_members_of_a_packed_body_are_read_within_the_limit(serving, tmp_path):
+    members = [gzip.compress(b"Words "), gzip.compress(b""), gzip.compress(b"and more")]
+    address = serving({
+        "/": page(b"".join(members), Content_Encoding="gzip"),
+        "/padded": page(b"\0\0".join([*members, b"\0" * 100_000]), Content_Encoding="x-gzip"),
+        "/short": page(b"".join(members)[:-3], Content_Encoding="gzip"),
+        "/garbage": page(members[0] + b"more", Content_Encoding="gzip"),
+        "/bomb": page(gzip.compress(bytes(400_000)) * 3, Content_Encoding="gzip"),
+    })  # fmt: skip
+    for path in ("/", "/padded"):
+        fetch(f"{address}{path}", tmp_path / "f", max_bytes=14, private_addresses=True)
+        assert (tmp_path / "f").read_bytes() == b"Words and more"
+    assert "comes damaged (it ends early)" in refusal(f"{address}/short", tmp_path / "g")
+    assert "comes damaged" in refusal(f"{address}/garbage", tmp_path / "g")
+    assert "has more than the 0.0 MB" in refusal(f"{address}/", tmp_path / "g", max_bytes=13)
+    assert "has more than the 1.0 MB" in refusal(f"{address}/bomb", tmp_path / "g")
+
+
+@pytest.mark.parametrize("packing", ["deflate", "br", "zstd", "gzip, gzip", "x" * 5_000])
+def test_a_body_packed_as_was_not_asked_for_is_refused(serving, tmp_path, packing):
+    address = serving({"/": page(b"x", Content_Encoding=packing)})
+    assert f"comes packed as {packing[:20]!r}" in refusal(f"{address}/", tmp_path / "f")
+
+
+def test_a_packed_body_reads_the_same_however_it_is_cut_into_parts(serving, tmp_path):
+    body, size = b"", 1
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for part in [*(body[start : start + size] for start in range(0, len(body), size)), b""]:
+            request.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+
+    address = serving({"/": answer})
+
+    @settings(max_examples=15, deadline=None)
+    @given(st.lists(st.binary(max_size=40), min_size=1, max_size=4), st.integers(1, 50))
+    def check(texts: list[bytes], cut: int) -> None:
+        nonlocal body, size
+        body, size = b"".join(gzip.compress(text) for text in texts), cut
+        fetch(f"{address}/", tmp_path / "f", max_bytes=1_000, private_addresses=True)
+        assert (tmp_path / "f").read_bytes() == b"".join(texts)
+
+    check()
+
+
+def test_a_packed_body_that_drips_is_left_in_time(serving, tmp_path):
+    def drip(request: BaseHTTPRequestHandler) -> None:
+        page(b"", Content_Encoding="gzip")(request)
+        for _ in range(200):
+            request.wfile.write(gzip.compress(b""))
+            time.sleep(0.05)
+
+    address, started = serving({"/": drip}), time.monotonic()
+    assert "did not come within 0.3 seconds" in refusal(f"{address}/", tmp_path / "f", timeout_s=0.3)
+    assert time.monotonic() - started < 3
+
+
+def test_no_message_shows_a_password_or_all_of_a_long_address(tmp_path):
+    for address in ("http://me:secret@127.0.0.1:1/", "http://me:secret@[::1/", "http://me:secret@example.org:0/a@b"):
+        assert "secret" not in refusal(address, tmp_path / "f")
+    assert len(refusal(f"http://127.0.0.1:1/{'a' * 50_000}", tmp_path / "f")) < 300
