@@ -58,7 +58,7 @@ from chatbot.rewrite import ByGenerator, ByTerms, Rewriter, Verbatim, Vocabulary
 from chatbot.rows import Row, messages
 from chatbot.sampling import Sampling
 from chatbot.scope import DEFAULT, EVERYTHING, Scope
-from chatbot.settings import Settings
+from chatbot.settings import AUTO, Auto, Settings
 from chatbot.stores import embedder_of
 
 SAMPLE = Path(__file__).parent.parent / "data"
@@ -382,7 +382,7 @@ def generator(chosen: Settings, progress: Progress = silent) -> Generator:
         cache_bytes=chosen.passage_cache_mb * 1_000_000,
         engine=chosen.engine,
         disk=disk if disk.budget else None,
-        judges_questions=chosen.question_weight > 0,
+        judges_questions=None if chosen.question_weight == AUTO else chosen.question_weight > 0,
     )
 
 
@@ -420,21 +420,22 @@ def read_passages(chosen: Settings) -> Path:
 
 
 def epsilon(chosen: Settings, by: Generator) -> float:
-    return _fitted(chosen.epsilon, "epsilon", getattr(by, "default_epsilon", None))
+    return _fitted(chosen.epsilon, getattr(by, "default_epsilon", None), 1.0)
 
 
 def least_confidence(chosen: Settings, by: Generator) -> float:
-    return _fitted(chosen.least_confidence, "least_confidence", getattr(by, "default_least_confidence", None))
-
-
-def _fitted(given: float, name: str, trained: float | None) -> float:
-    """As set; where it is as it comes, what the generator's training found best."""
-    untouched = given == settings.FIELDS[name].default
-    return trained if trained is not None and untouched else given
+    return _fitted(chosen.least_confidence, getattr(by, "default_least_confidence", None), 0.25)
 
 
 def question_weight(chosen: Settings, by: Generator) -> float:
-    return _fitted(chosen.question_weight, "question_weight", getattr(by, "default_question_weight", None))
+    return _fitted(chosen.question_weight, getattr(by, "default_question_weight", None), 0.0)
+
+
+def _fitted(given: float | Auto, trained: float | None, otherwise: float) -> float:
+    """As set; `auto`: what the generator's training found best, or, where that is not known, `otherwise`."""
+    if given != AUTO:
+        return given
+    return otherwise if trained is None else trained
 
 
 def sampling(chosen: Settings) -> Sampling:
@@ -491,9 +492,10 @@ def rewriter(chosen: Settings, by: Callable[[], Generator], vocabulary: Vocabula
 def prior(chosen: Settings, metric: Metric) -> tuple[float, float]:
     """(temperature, what "no passage" weighs) of p(z | x).
 
-    What is set is for cosines; a softmax of inner products, over passages, is RAG's own prior.
+    `auto` over inner products is RAG's own prior: their softmax, over passages.
     """
-    return (chosen.temperature_of_prior, chosen.no_passage) if metric == "cosine" else (1.0, -math.inf)
+    temperature, no_passage = (0.05, 0.25) if metric == "cosine" else (1.0, -math.inf)
+    return _fitted(chosen.temperature_of_prior, None, temperature), _fitted(chosen.no_passage, None, no_passage)
 
 
 def dialogue(

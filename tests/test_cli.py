@@ -97,6 +97,9 @@ def test_what_cannot_be_done_is_said_in_one_line(run: Run, tmp_path: Path) -> No
         "does not exist": run("ask", "Why?", generator="./absent-model"),
         "absent.pdf": run("ingest", "absent.pdf", "--json"),
         "invalid choice": run("fly"),
+        "--search is empty": run("ask", "Why?", "--search", ""),
+        "'0' is no whole number of at least 1": run("eval", "answers", "--data", "rows.jsonl", "--limit", "0"),
+        "'-1' is no whole number of at least 1": run("eval", "rewrite", "--data", "rows.jsonl", "--limit", "-1"),
         "'q.jsonl' cannot be read": run(
             "eval", "retrieval", "--corpus", "corpus.jsonl", "--queries", "q.jsonl", "--qrels", "r.tsv"
         ),

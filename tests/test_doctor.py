@@ -44,6 +44,20 @@ def test_the_doctor_names_the_engine_without_the_weights(tiny_llama: Path, tmp_p
         assert f"runs on {expected}" in found
 
 
+def test_the_doctor_says_what_auto_comes_to(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "trained"
+    shutil.copytree(tiny_llama, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "marginalia.json").write_text('{"epsilon": 0.2, "least_confidence": 0.15}')
+    well, found = said_of_generator(tmp_path, generator=str(folder))
+    assert well
+    assert "auto is epsilon 0.2, question_weight 0, least_confidence 0.15" in found
+    _, found = said_of_generator(tmp_path, generator=str(folder), epsilon=1, question_weight=0, least_confidence=0.25)
+    assert "auto is" not in found
+    well, found = said_of_generator(tmp_path, generator=str(folder), adapter="nowhere")
+    assert not well
+    assert "adapter 'nowhere'" in found
+
+
 def test_the_doctor_finds_an_engine_that_does_not_fit(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     well, found = said_of_generator(tmp_path, generator=str(tiny("GPT2")), engine="lean")
     assert not well

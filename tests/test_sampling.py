@@ -160,3 +160,37 @@ def test_a_reply_ends_with_the_repeat_that_makes_a_loop_of_it() -> None:
 def test_a_loop_is_one_piece_with_words_in_it_said_again_and_again(text: str, looping: bool) -> None:
     assert loops(text, 3) is looping
     assert not loops(text, 0)
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b ", ". ", "说", "one and another, ", "--"]), max_size=30).map("".join),
+    st.integers(0, 5),
+)
+@example("x" * 40, 1)
+@example("the very same sentence, said once and then once more. " * 2, 1)
+def test_a_loop_is_what_the_end_of_the_text_says_at_least_twice(text: str, most: int) -> None:
+    def said(piece: str) -> int:
+        times = 0
+        while text.endswith(piece * (times + 1)):
+            times += 1
+        return times
+
+    pieces = [text[-length:] for length in range(1, min(100, len(text)) + 1)]
+    found = any(
+        said(piece) >= max(2, most) and said(piece) * len(piece) >= 40 and any(map(str.isalnum, piece))
+        for piece in pieces
+    )
+    assert loops(text, most) is (found and most > 0)
+
+
+@given(st.permutations([chr(0x4E00 + n) for n in range(150)]).map("".join), st.integers(0, 5), st.integers(1, 60))
+def test_a_reply_that_says_nothing_twice_is_never_ended(text: str, most: int, size: int) -> None:
+    tokens = tokens_of([text[start : start + size] for start in range(0, len(text), size)])
+    assert list(unlooped(tokens, most)) == tokens
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_the_second_telling_of_even_a_long_piece_ends_a_reply(most: int) -> None:
+    piece = "".join(chr(0x4E00 + n) for n in range(100))
+    tokens = tokens_of(list(2 * piece + "and on"))
+    assert "".join(token.text for token in unlooped(tokens, most)) == 2 * piece

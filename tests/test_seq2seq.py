@@ -439,8 +439,8 @@ def test_a_rag_checkpoint_brings_its_epsilon_unless_one_is_set(folders: dict[str
     def epsilon(name: str, **chosen: object) -> float:
         return assemble.epsilon(settings.load("nowhere", None, chosen, {}), Seq2Seq(str(folders[name])))
 
-    default = settings.FIELDS["epsilon"].default
     assert epsilon("rag-sequence-bart") == epsilon("rag-sequence-t5") == 0.0
     assert epsilon("rag-token-bart") == 1.0
-    assert epsilon("bart") == default
+    assert epsilon("bart") == 1.0
     assert epsilon("rag-sequence-bart", epsilon=0.3) == 0.3
+    assert epsilon("rag-sequence-bart", epsilon=1) == 1.0

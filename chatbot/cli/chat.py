@@ -35,7 +35,7 @@ def add_ask(add: Add) -> None:
     made.add_argument(
         "--conversation", metavar="FILE.json", type=Path, help="read what was said before, and add this turn"
     )
-    made.add_argument("--search", metavar="TEXT", default="", help="search for this instead")
+    made.add_argument("--search", metavar="TEXT", help="search for this instead")
     made.add_argument("--collection", metavar="NAME", nargs="+", default=(), help="search these collections alone")
     takes_json(made)
     takes_json(add("doctor", doctor, "say what is installed, where things are, what is wrong and how to mend it"))
@@ -68,13 +68,15 @@ def ask(options: argparse.Namespace) -> int:
     from chatbot.events import Answered, Token
     from chatbot.history import read, write
 
+    if options.search is not None and not options.search.strip():
+        return fail("--search is empty: say what to search for, or leave it out")
     path: Path | None = options.conversation
     conversation = read(path) if path is not None and path.exists() else Conversation()
     with opened(options) as chatbot:
         with bar() as progress:
             chatbot.dialogue(progress)
         turn, streamed, scope = None, "", Scope(collections=tuple(options.collection))
-        for event in chatbot.answer(conversation, options.question, searched=options.search, scope=scope):
+        for event in chatbot.answer(conversation, options.question, searched=options.search or "", scope=scope):
             # a pipe gets the final reply alone, since what streams may be withheld
             if isinstance(event, Token) and not options.json and sys.stdout.isatty():
                 text = event.text if streamed else event.text.lstrip()

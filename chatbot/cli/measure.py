@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatbot.bench import SYSTEMS
-from chatbot.cli.terminal import JUDGED, Add, bar, fail, print_json, settings_of, takes_json
+from chatbot.cli.terminal import JUDGED, Add, bar, count, fail, print_json, settings_of, takes_json
 from chatbot.errors import UnreadableData
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ def add_eval(add: Add) -> None:
     for name in ("--corpus", "--queries", "--qrels"):
         made.add_argument(name, required=True, type=Path, metavar="FILE")
     made.add_argument("--run-out", type=Path, metavar="RUN.tsv", help="write the rankings, 100 passages a query")
-    made.add_argument("--limit", type=int, metavar="N", help="take the first N queries")
+    made.add_argument("--limit", type=count, metavar="N", help="take the first N queries")
     made.add_argument("--reuse-index", action="store_true", help="keep the corpus's index for the next run")
     takes_json(made)
     made = add("rewrite", eval_rewrite, "rewrite turns of conversations, and hold that to people's rewrites", measures)
     made.add_argument(
         "--data", required=True, type=Path, metavar="FILE.jsonl", help="rows {history, utterance, rewrite}"
     )
-    made.add_argument("--limit", type=int, metavar="N", help="take the first N rows")
+    made.add_argument("--limit", type=count, metavar="N", help="take the first N rows")
     takes_json(made)
     made = add("answers", eval_answers, "answer questions from passages that come with them, and score that", measures)
     made.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write each reply with its figures")
@@ -45,7 +45,7 @@ def add_eval(add: Add) -> None:
 
 def _takes_rows(made: argparse.ArgumentParser) -> None:
     made.add_argument("--data", required=True, type=Path, metavar="PATH", help=JUDGED)
-    made.add_argument("--limit", type=int, metavar="N", help="take the first N rows")
+    made.add_argument("--limit", type=count, metavar="N", help="take the first N rows")
     takes_json(made)
 
 
@@ -58,9 +58,9 @@ def add_bench(add: Add) -> None:
         "--passages", type=int, default=100_000, metavar="N", help="of `ingest`: passages to search (default: 100000)"
     )
     made.add_argument(
-        "--k", type=int, nargs="+", default=[1, 3, 5, 10], metavar="K", help="passages (default: 1 3 5 10)"
+        "--k", type=count, nargs="+", default=[1, 3, 5, 10], metavar="K", help="passages (default: 1 3 5 10)"
     )
-    made.add_argument("--rounds", type=int, default=3, metavar="N", help="replies of each system (default: 3)")
+    made.add_argument("--rounds", type=count, default=3, metavar="N", help="replies of each system (default: 3)")
     made.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, metavar="S", help=", ".join(SYSTEMS))
     made.add_argument("--chart", type=Path, metavar="FILE.png", help="draw the figures too (needs the extra `bench`)")
     takes_json(made)

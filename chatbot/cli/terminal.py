@@ -59,6 +59,13 @@ def takes_json(made: argparse.ArgumentParser) -> None:
     made.add_argument("--json", action="store_true", help="print one JSON object on standard output and nothing else")
 
 
+def count(text: str) -> int:
+    """For argparse: a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
 def fields(value: Any) -> dict[str, Any]:
     from dataclasses import asdict
 

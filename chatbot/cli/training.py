@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatbot.cli.terminal import JUDGED, Add, bar, fail, print_json, settings_of, takes_json
+from chatbot.cli.terminal import JUDGED, Add, bar, count, fail, print_json, settings_of, takes_json
 
 if TYPE_CHECKING:
     from chatbot.train import commands
@@ -28,14 +28,14 @@ def add_train(add: Add) -> None:
         data.add_argument("--data", type=Path, metavar=taken, help=rows, **needed)
         if made is generator:
             data.add_argument(
-                "--from-documents", type=int, metavar="N", help="instead: N questions made of the knowledge base"
+                "--from-documents", type=count, metavar="N", help="instead: N questions made of the knowledge base"
             )
         made.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where what is learned is written")
         made.add_argument("--development", type=Path, metavar=taken, help="the same, to measure on")
         made.add_argument("--held-out", type=float, default=0.05, help="else: this share of the rows (default: 0.05)")
         made.add_argument("--epochs", type=float, default=1.0, help="(default: 1)")
-        made.add_argument("--batch", type=int, default=8, help="rows read together (default: 8)")
-        made.add_argument("--accumulate", type=int, default=3, help="batches a step (default: 3)")
+        made.add_argument("--batch", type=count, default=8, help="rows read together (default: 8)")
+        made.add_argument("--accumulate", type=count, default=3, help="batches a step (default: 3)")
         made.add_argument("--learning-rate", type=float, default=2e-5 if made is retriever else 6e-4)
         made.add_argument("--patience", type=int, default=0, help="measurements without a better one to stop after")
         made.add_argument("--measure-every", type=int, default=0, help="steps (default: an epoch's)")

@@ -54,8 +54,8 @@ class Causal:
     `adapter`: a folder with LoRA matrices (peft's format), which are added to the weights. A folder of a model or an
     adapter that `train generator` made also says what a refusal is.
     `engine`: "transformers", "openvino", "lean", "lean-float32", or "auto", the fastest that runs the model here.
-    `judges_questions`: where several prompts are read, what is read has `log_question`; also where its training found a
-    weight for that.
+    `judges_questions`: where several prompts are read, what is read has `log_question`. None: where its training found
+    a weight for that.
     Raises MissingModel where the weights are not found or the engine does not fit them.
     """
 
@@ -68,7 +68,7 @@ class Causal:
         cache_bytes: int = 0,
         engine: str = "transformers",
         disk: DiskCache | None = None,
-        judges_questions: bool = False,
+        judges_questions: bool | None = None,
     ) -> None:
         self._name = model
         self._adapter = adapter
@@ -155,7 +155,7 @@ class Causal:
                     _end_tokens(model, tokenizer),
                     getattr(model.config, "max_position_embeddings", None),
                     self._note.refusal_token(tokenizer),
-                    self._judges_questions or bool(self._note.question_weight),
+                    bool(self._note.question_weight) if self._judges_questions is None else self._judges_questions,
                 )
                 if self.cache.disk is not None and self._loaded.engine.fingerprint is not None:
                     self.cache.disk.open(self._loaded.engine.fingerprint)
