@@ -76,8 +76,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "bulk": ("bulk", "values settings protocols stores indexes steps assembly"),
     "package": ("", "values assembly"),  # chatbot/__init__.py: what others may use
     "ui": (
-        "ui ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.i18n ui.panel ui.place ui.render ui.run"
-        " ui.scope ui.server ui.thread",
+        "ui ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.guard ui.i18n ui.panel ui.place ui.render"
+        " ui.run ui.scope ui.server ui.thread",
         "package ui",
     ),
 }
@@ -89,7 +89,7 @@ OWNERS: dict[str, str] = {
     "docx": "chatbot.parse.word",
     "fastapi": "ui.server",
     "filelock": "chatbot.assemble",
-    "gradio": "ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.server",
+    "gradio": "ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.guard ui.server",
     "huggingface_hub": "chatbot.embedders.weights",
     "httpx": "chatbot.fetch chatbot.index.chroma",
     "jinja2": "chatbot.generators.causal",

@@ -18,6 +18,7 @@ from ui import render
 from ui.assets import listing, stylesheet
 from ui.chat import RagChat
 from ui.documents import Documents
+from ui.guard import guard
 from ui.i18n import Texts, texts
 from ui.thread import Asking
 
@@ -65,6 +66,7 @@ class App(gr.Blocks):
         with self:
             self._lay_out(language, examples, concurrency_limit)
             self._listen()
+        guard(self, self.fns.values())
         self.queue(max_size=WAITING, default_concurrency_limit=None)
 
     def _lay_out(self, language: str | None, examples: Sequence[str], concurrency_limit: int | None) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 import gradio as gr
+from gradio.context import Context
 
 from chatbot import (
     EVERYTHING,
@@ -30,6 +31,7 @@ from ui import render
 from ui.assets import asset, stylesheet
 from ui.chooser import Chooser
 from ui.endpoint import offer_endpoint
+from ui.guard import guard
 from ui.i18n import Texts, preferred, texts
 from ui.panel import Shares, panel_value, turn_value
 from ui.place import Place, place
@@ -72,9 +74,12 @@ class RagChat(gr.Blocks):
         self._language = language
         self._limits = {"concurrency_limit": concurrency_limit, "concurrency_id": f"marginalia-{id(chatbot)}"}
         with self:
+            page = Context.root_block or self
+            hosts = {id(function) for function in page.fns.values()}
             self._lay_out(examples, height, choose_scope)
             self._listen()
             offer_endpoint(chatbot, api_name, scope, self._limits)
+        guard(page, [function for function in page.fns.values() if id(function) not in hosts])
 
     # -- what is on the page
 

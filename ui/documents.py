@@ -5,7 +5,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -13,6 +12,7 @@ import gradio as gr
 from chatbot import DEFAULT_COLLECTION, MarginaliaError
 from ui import render
 from ui.assets import listing
+from ui.guard import handed_in
 from ui.i18n import Texts
 
 if TYPE_CHECKING:
@@ -161,7 +161,11 @@ class Documents:
         seen: Seen,
         request: gr.Request,
     ) -> tuple[Any, ...]:
-        files = [(Path(file["path"]), _base_name(file.get("orig_name") or file["path"])) for file in uploaded or []]
+        files = [
+            (path, _base_name(str(file.get("orig_name") or path)))
+            for file in uploaded or []
+            if (path := handed_in(file["path"]))
+        ]
         self._ingestion.submit(
             files, owner=visitor or "", replace=replacing, collection=collection_name(into), move=True
         )

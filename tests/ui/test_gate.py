@@ -1,0 +1,150 @@
+"""What a stranger with a script can do at the page: each function of it is called by its index, with everything.
+
+No browser: requests of the shapes that gradio takes, to the page as `serve` has it and as hosts mount it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from tests.ui.standin import StandIn
+from ui import RagChat, build_app
+from ui.server import mounted
+
+SECRET = "the host's own secret"
+Site = Callable[[StandIn], FastAPI]
+
+
+def served(chatbot: StandIn) -> FastAPI:
+    return mounted(build_app(chatbot), 5)
+
+
+def mounted_by_a_host(chatbot: StandIn) -> FastAPI:
+    return gr.mount_gradio_app(FastAPI(), build_app(chatbot), "/")
+
+
+def embedded(chatbot: StandIn) -> FastAPI:
+    with gr.Blocks() as page:
+        gr.Markdown("# Help desk")
+        RagChat(chatbot, choose_scope=True)
+    return gr.mount_gradio_app(FastAPI(), page, "/")
+
+
+def embedded_in_a_page_within_a_page(chatbot: StandIn) -> FastAPI:
+    with gr.Blocks() as chat:
+        RagChat(chatbot, choose_scope=True)
+    with gr.Blocks() as page:
+        chat.render()
+    return gr.mount_gradio_app(FastAPI(), page, "/")
+
+
+SITES: tuple[Site, ...] = (served, mounted_by_a_host, embedded, embedded_in_a_page_within_a_page)
+
+
+@pytest.fixture
+def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that gradio puts uploads in."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    return tmp_path / "uploads"
+
+
+class Stranger:
+    """A client that calls functions by their index, or by the name that gradio gave them."""
+
+    def __init__(self, client: TestClient) -> None:
+        self.client = client
+
+    @property
+    def functions(self) -> list[dict[str, Any]]:
+        return [each for each in self.client.get("/config").json()["dependencies"] if each["backend_fn"]]
+
+    def predict(self, function: dict[str, Any], data: list[Any], session: str = "stranger", **more: Any) -> str:
+        body = {"fn_index": function["id"], "data": data, "session_hash": session, **more}
+        return self.client.post("/gradio_api/run/predict", json=body).text
+
+    def join(self, function: dict[str, Any], data: list[Any], session: str = "stranger", **more: Any) -> str:
+        body = {"fn_index": function["id"], "data": data, "session_hash": session, **more}
+        said = self.client.post("/gradio_api/queue/join", json=body).text
+        return said + self.client.get("/gradio_api/queue/data", params={"session_hash": session}).text
+
+    def call(self, function: dict[str, Any], data: list[Any]) -> str:
+        address = f"/gradio_api/call/{function['api_name']}"
+        answer = self.client.post(address, json={"data": data})
+        if "event_id" not in answer.text:
+            return answer.text
+        return self.client.get(f"{address}/{answer.json()['event_id']}").text
+
+
+@pytest.fixture(params=SITES, ids=lambda site: site.__name__)
+def stranger(request: pytest.FixtureRequest, uploads: Path, chatbot: StandIn) -> Iterator[Stranger]:
+    with TestClient(request.param(chatbot), base_url="http://127.0.0.1") as client:
+        yield Stranger(client)
+
+
+@pytest.fixture
+def chatbot() -> StandIn:
+    return StandIn()
+
+
+def file_value(path: str) -> dict[str, Any]:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def test_no_function_of_the_page_takes_a_file_that_was_not_handed_in(
+    stranger: Stranger, chatbot: StandIn, uploads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    secret = tmp_path / "secret.txt"
+    secret.write_text(SECRET)
+    handed_in = stranger.client.post("/gradio_api/upload", files={"files": ("mine.txt", b"my own")}).json()[0]
+    (uploads / "link.txt").symlink_to(secret)
+    asked_for: list[str] = []
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *rest, **more: (asked_for.append(host), resolve(host, *rest, **more))[1]
+    )
+    paths = [
+        str(secret),
+        str(Path(handed_in).parent / ".." / ".." / ".." / "secret.txt"),
+        str(uploads / "link.txt"),
+        "http://files.example/a.txt",
+        "https://files.example/a.txt",
+    ]
+    shapes = [lambda each: each, lambda each: [each], lambda each: {"a": [each]}]
+    for number, function in enumerate(stranger.functions):
+        width = max(1, len(function["inputs"]))
+        for turn, path in enumerate(paths):
+            said = stranger.predict(function, [shapes[(number + turn) % 3](file_value(path))] * width)
+            assert "error" in said or not function["inputs"], function
+            assert SECRET not in said
+        for place in range(width):  # each input alone
+            stranger.predict(function, [file_value(str(secret)) if place == each else "" for each in range(width)])
+        for send, path in itertools.product(
+            (stranger.join, stranger.call), (str(secret), "http://files.example/a.txt")
+        ):
+            assert SECRET not in send(function, [file_value(path)] * width)
+    chatbot.ingestion.wait(10)
+    assert [each.name for each in chatbot.knowledge.documents()] == []
+    assert [path for path in uploads.rglob("*") if not path.is_symlink() and path.is_file()] == [Path(handed_in)]
+    assert [host for host in asked_for if host == "files.example"] == []
+    for path in (secret, uploads / "link.txt"):
+        assert SECRET not in stranger.client.get(f"/gradio_api/file={path}").text
+
+
+def test_what_was_handed_in_becomes_a_document(uploads: Path, chatbot: StandIn):
+    with TestClient(served(chatbot), base_url="http://127.0.0.1") as client:
+        stranger = Stranger(client)
+        path = client.post("/gradio_api/upload", files={"files": ("mine.txt", b"Dogs on Fridays.")}).json()[0]
+        files = [each for each in stranger.functions if each["api_name"] == "_add"]
+        assert "error" not in json.loads(stranger.predict(files[0], [[file_value(path)], False, "general", "me", None]))
+        chatbot.ingestion.wait(10)
+    assert [each.name for each in chatbot.knowledge.documents()] == ["mine.txt"]

@@ -1,0 +1,70 @@
+"""What a page takes from a browser: files that were handed in on it, and nothing else that gradio would fetch or copy.
+
+Any function of a page can be called by its index, and any value in a request may say `{"path": P, "meta": ...}`: gradio
+then copies P to where it serves files, or fetches it where it is an address. It looks where P lies only if
+`has_launched` is true, which `gr.mount_gradio_app` never sets, and it never minds an address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.block_function import BlockFunction
+from gradio.utils import get_upload_folder
+
+
+def guard(page: gr.Blocks, functions: Iterable[BlockFunction]) -> None:
+    """Has `page` check every path that it is sent, and refuse to `functions` all that was not handed in here.
+
+    To be called for the `gr.Blocks` that is served; wherever these functions are rendered later is found as it starts.
+    """
+    ours = frozenset(map(id, functions))
+    _check(page, ours)
+
+    async def where_it_was_rendered() -> None:
+        for other in gr.Blocks.get_instances():
+            if other is not page and any(id(function) in ours for function in other.fns.values()):
+                _check(other, ours)
+
+    page.extra_startup_events.append(where_it_was_rendered)  # which rendering a page in another hands on to that
+
+
+def _check(page: gr.Blocks, ours: frozenset[int]) -> None:
+    page.has_launched = True
+    preprocess = page.preprocess_data
+
+    async def checked(block_fn: BlockFunction, inputs: list[Any], *rest: Any, **more: Any) -> list[Any]:
+        if id(block_fn) not in ours:
+            return await preprocess(block_fn, inputs, *rest, **more)
+        if any(handed_in(path) is None for path in _paths(inputs)):
+            raise gr.Error("That file was not handed in on this page: upload it.", print_exception=False)
+        return await preprocess(block_fn, inputs, *rest, **more)
+
+    page.preprocess_data = checked  # type: ignore[method-assign]
+
+
+def handed_in(path: object) -> Path | None:
+    """The file at `path`, wherever links and dots lead, if it lies in gradio's folder of uploads; else None."""
+    if not isinstance(path, str):
+        return None
+    try:
+        file = Path(path).resolve(strict=True)
+        return file if file.is_file() and file.is_relative_to(Path(get_upload_folder()).resolve()) else None
+    except (OSError, ValueError):  # an address, nothing at all, or a name that no file can have
+        return None
+
+
+def _paths(value: object) -> Iterator[object]:
+    """What the files in a request's value call their path, however deep they lie."""
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case dict() as held:
+                if "path" in held:
+                    yield held["path"]
+                waiting.extend(held.values())
+            case list() as held:
+                waiting.extend(held)
