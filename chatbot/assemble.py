@@ -36,7 +36,15 @@ from chatbot.embedders.hashing import Hashing
 from chatbot.embedders.process import Apart
 from chatbot.embedders.sentence import DEFAULT as DEFAULT_EMBEDDER
 from chatbot.embedders.sentence import SentenceEmbedder
-from chatbot.errors import HomeDamaged, HomeInUse, InputError, SetupError, UnreadableData, WrongSetting
+from chatbot.errors import (
+    HomeDamaged,
+    HomeInUse,
+    InputError,
+    SetupError,
+    UnreadableData,
+    UnusableUtterance,
+    WrongSetting,
+)
 from chatbot.events import Answered, Event, Token
 from chatbot.fetch import fetch, is_address
 from chatbot.fusion import rank_fusion, score_fusion
@@ -524,7 +532,10 @@ def replies(chosen: Settings, by: Generator, rows: Sequence[Row], progress: Prog
     for done, row in enumerate(rows):
         progress(done / len(rows), "answering")
         given = Given(row.passages, embed, k=chosen.k, temperature=temperature, no_passage=no_passage)
-        events = list(dialogue(chosen, given, by).answer(from_messages(list(messages(row))), row.question))
+        try:
+            events = list(dialogue(chosen, given, by).answer(from_messages(list(messages(row))), row.question))
+        except UnusableUtterance as error:
+            raise UnreadableData(f"row {row.number}: {error}") from error
         turn = next(event.turn for event in events if isinstance(event, Answered))
         withheld = turn.reply.abstained or (bool(turn.query.text) and turn.reply.confidence < least)
         tokens = tuple(event for event in events if isinstance(event, Token))

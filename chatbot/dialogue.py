@@ -64,7 +64,8 @@ class Dialogue:
     ) -> Iterator[Event]:
         """`searched`: what is searched for it, as the person wrote it; empty: what the rewriter makes of it.
 
-        Raises UnusableUtterance, before any event, for an utterance or a search that is empty or too long.
+        Raises UnusableUtterance, before any event, for an utterance or a search that is empty or too long; after
+        `Retrieved` for one that is longer than what the generator reads.
         """
         utterance = self._check(utterance)
         clock = _Clock()

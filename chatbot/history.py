@@ -81,7 +81,7 @@ def read(path: Path) -> Conversation:
         turns = tuple(_turn(turn) for turn in data["turns"])
     except OSError as error:
         raise UnreadableData(f"conversation {str(path)!r} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UnreadableData(
             f"{str(path)!r} holds no conversation ({type(error).__name__}: {error}): give a file that "
             '`ask --conversation` wrote, or a JSON list of {"role": "user" or "assistant", "content": text}'

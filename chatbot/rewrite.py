@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from chatbot.conversation import Conversation, Query, Turn
+from chatbot.errors import UnusableUtterance
 from chatbot.generate import generate
 from chatbot.generators.base import Generator
 from chatbot.language import detect, words
@@ -118,8 +119,11 @@ class ByGenerator:
         return _where_needed(conversation, utterance, self._write)
 
     def _write(self, conversation: Conversation, utterance: str, language: str) -> str:
-        """The raw utterance where what comes is no rewrite of it."""
-        rewritten = self._generate(conversation, utterance, language)
+        """The raw utterance where what comes is no rewrite of it, or all this is more than the generator reads."""
+        try:
+            rewritten = self._generate(conversation, utterance, language)
+        except UnusableUtterance:
+            return utterance
         return rewritten if believable(rewritten, conversation, utterance) else utterance
 
     def _generate(self, conversation: Conversation, utterance: str, language: str) -> str:

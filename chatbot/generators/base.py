@@ -37,4 +37,7 @@ class Generator(Protocol):
         """Any of these ends the reply."""
 
     def read(self, prompts: Sequence[Prompt]) -> Decoding:
-        """Read K prompts. A passage too long for the window is cut at its end; the query never is."""
+        """Read K prompts. A passage too long for the window is cut at its end; the query never is.
+
+        Raises UnusableUtterance where the query alone is too long.
+        """

@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from chatbot.errors import MissingModel
+from chatbot.errors import MissingModel, UnusableUtterance
 from chatbot.generators import lean, openvino
 from chatbot.generators.adapter import Note, adapted, note_in
 from chatbot.generators.base import Decoding
@@ -56,7 +56,8 @@ class Causal:
     `engine`: "transformers", "openvino", "lean", "lean-float32", or "auto", the fastest that runs the model here.
     `judges_questions`: where several prompts are read, what is read has `log_question`. None: where its training found
     a weight for that.
-    Raises MissingModel where the weights are not found or the engine does not fit them.
+    Raises MissingModel where the weights are not found or the engine does not fit them, UnusableUtterance for a
+    question longer than what the reply leaves of the window.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Causal:
 
     def read(self, prompts: Sequence[Prompt]) -> Decoding:
         loaded = self._load()
-        limit = None if loaded.window is None else max(1, loaded.window - self._reserve)
+        limit = None if loaded.window is None else loaded.window - self._reserve
         with self._tokenizing:
             fitted = [_fit(loaded.tokenizer, prompt, limit) for prompt in prompts]
         pieces = [_pieces(parts) for parts, _ in fitted]
@@ -303,22 +304,33 @@ def _fit(
 ) -> tuple[list[tuple[str, list[int]]], set[str]]:
     """The prompt's parts (see `_parts`) within the limit, and what was cut of it: "conversation", "passage".
 
-    The oldest turns go first, then the passage's end; never the query.
+    The oldest turns go first, then the passage's end; never the query. Raises UnusableUtterance where that leaves too
+    much.
     """
     cut: set[str] = set()
     while True:
         parts = list(_parts(tokenizer, prompt))
         excess = sum(len(ids) for _, ids in parts) - limit if limit is not None else 0
-        if excess <= 0 or (prompt.passage is None and not prompt.conversation):
+        if excess <= 0:
             return parts, cut
-        if prompt.conversation:
-            prompt = replace(prompt, conversation=prompt.conversation[1:])
-            cut.add("conversation")
-            continue
-        for slot, ids in parts:
-            if slot == "passage":
-                del ids[max(0, len(ids) - excess) :]
-        return parts, cut | {"passage"}
+        if not prompt.conversation:
+            break
+        prompt = replace(prompt, conversation=prompt.conversation[1:])
+        cut.add("conversation")
+    for slot, ids in parts:
+        if slot == "passage" and ids:
+            left = max(0, len(ids) - excess)
+            excess -= len(ids) - left
+            del ids[left:]
+            cut.add("passage")
+    if excess > 0:
+        needed = sum(len(ids) for _, ids in parts)
+        raise UnusableUtterance(
+            f"the question and its instruction have {needed:,} tokens, and beside its reply the generator reads at "
+            f"most {max(0, needed - excess):,}: shorten the question, lower max_reply_tokens, or choose a generator "
+            "of a larger window with --set generator="
+        )
+    return parts, cut
 
 
 def _pieces(parts: Sequence[tuple[str, list[int]]]) -> list[list[int]]:

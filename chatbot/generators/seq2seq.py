@@ -241,7 +241,8 @@ def encode(loaded: Loaded, prompt: Prompt) -> Row:
     if len(inside) < excess:
         raise UnusableUtterance(
             f"the question and its instruction have {len(pieces) - len(inside):,} tokens, and the generator reads at "
-            f"most {loaded.window:,}: shorten the question"
+            f"most {loaded.window:,}: shorten the question, or choose a generator of a larger window with "
+            "--set generator="
         )
     left_out = set(inside[len(inside) - excess :]) if excess > 0 else set()
     parts = (("conversation", prompt.conversation != told), ("passage", bool(left_out)))

@@ -13,6 +13,7 @@ from typing import Any
 
 from chatbot.answers import terms
 from chatbot.conversation import Conversation, Query
+from chatbot.errors import UnusableUtterance
 from chatbot.generate import generate
 from chatbot.generators.base import Generator
 from chatbot.language import detect
@@ -38,7 +39,10 @@ def rows(
         progress(max(place / len(order), made / count), "asking questions of the documents")
         if len(passage.text.split()) < LEAST_WORDS:
             continue
-        question = _said(by, [question_prompt(readable(passage), detect(passage.text))], QUESTION)
+        try:
+            question = _said(by, [question_prompt(readable(passage), detect(passage.text))], QUESTION)
+        except UnusableUtterance:  # a passage longer than what the generator reads
+            continue
         question = question.partition("\n")[0].strip()
         found = list(search(Conversation(), question)) if question.endswith(("?", "？")) else []
         if passage.id not in {each.id for each in found}:

@@ -10,7 +10,7 @@ import torch
 
 from chatbot.conversation import Conversation, Query
 from chatbot.embedders.base import Embedder, Vectors
-from chatbot.errors import UnreadableData
+from chatbot.errors import UnreadableData, UnusableUtterance
 from chatbot.history import from_messages
 from chatbot.language import detect
 from chatbot.passage import Hit, Passage, embedded
@@ -57,8 +57,11 @@ class Maker:
 
     def _example(self, row: Row, prompts: Sequence[Prompt], prior: Sequence[float], group: str) -> Example:
         targets = self.branches.target(row.answers[0] if row.answerable else self.refusal)
-        longest = max(map(self.branches.length, prompts))
         limit = self.branches.limit
+        try:
+            longest = max(map(self.branches.length, prompts))
+        except UnusableUtterance as error:
+            raise UnreadableData(f"row {row.number}: {error}") from error
         if limit is not None and longest + len(targets) > limit:
             raise UnreadableData(
                 f"row {row.number} has a prompt of {longest:,} tokens and an answer of {len(targets):,}, and the model "
