@@ -132,9 +132,10 @@ class App(gr.Blocks):
 
     def _save(self, key: str, mine: list[str], conversation: Conversation, request: gr.Request) -> tuple[Any, ...]:
         """An emptied conversation is a new one: what was saved stays, under its own key."""
+        kept = self._kept(key)
         if not conversation.turns:
-            key = _new_key()
-        elif self._kept(key) != conversation:
+            key = _new_key() if kept.turns else key
+        elif kept != conversation:
             self._keep(key, conversation)
             mine = [key, *(other for other in mine or [] if other != key)]
         return key, mine, self._list_conversations(key, mine, request)

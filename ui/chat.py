@@ -89,6 +89,7 @@ class RagChat(gr.Blocks):
         self._asides = gr.State(())
         self.asking = gr.State(None)
         self._scope = gr.State(EVERYTHING)  # that the visitor chose
+        self._begun = gr.State(0)  # when the latest turn began: what shows its reply waits for a change of it
         self._correcting = gr.State(None)  # the turn whose correction is being written
         with gr.Row(elem_classes="mg-chat"):
             with gr.Column(scale=5, min_width=320, elem_classes="mg-main"):
@@ -154,6 +155,15 @@ class RagChat(gr.Blocks):
         """What a turn redraws while it comes: a correction that is being written meanwhile stays."""
         return [self.conversation, self._asides, self.asking, self._messages, self._panel, self._textbox]
 
+    @property
+    def _judged(self) -> list[gr.blocks.Block]:
+        return [self.conversation, self._messages, self._correcting, self._correction]
+
+    @property
+    def _asked(self) -> list[gr.blocks.Block]:
+        """What a question changes, or taking one back: what was to be searched for the turn before is left."""
+        return [*self._drawn, self._search]
+
     def show(
         self,
         conversation: Conversation,
@@ -190,31 +200,26 @@ class RagChat(gr.Blocks):
         states = [self.conversation, self._asides, self.asking]
         quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         within = [*states, self._scope]
-        begun = [
-            self._textbox.submit(self._begin, [*within, self._textbox], self._drawn, **quick),
-            self._messages.example_select(self._begin_example, within, self._drawn, **quick),
-            self._messages.retry(self._begin_again, [*within, gr.State("")], self._drawn, **quick),
-            self._panel.search(self._begin_search, within, [*self._drawn, self._search], **quick),
-            self._search.submit(self._begin_again, [*within, self._search], self._drawn, **quick),
-        ]
-        leaving = [self._textbox.submit, self._messages.example_select, self._messages.retry, self._messages.undo]
-        gr.on([*leaving, self._search.submit], _search, None, [self._search], **quick)
-        streams = [
-            event.then(
-                self._stream,
-                states,
-                self._drawn,
-                show_progress="hidden",
-                trigger_mode="multiple",  # one that was stopped may not have ended yet
-                api_visibility="private",
-                **self._limits,
-            )
-            for event in begun
-        ]
-        # queued, so that the page gets what these draw after all that the stream has drawn
+        # queued, so that the page gets what these draw after all that the stream has drawn; and since gradio tells the
+        # page of a state's change for queued events alone
         ending = quick | {"queue": True, "concurrency_limit": None}
+        begins = [*self._asked, self._begun]
+        self._textbox.submit(self._begin, [*within, self._textbox], begins, **ending)
+        self._messages.example_select(self._begin_example, within, begins, **ending)
+        self._messages.retry(self._begin_again, [*within, gr.State("")], begins, **ending)
+        self._panel.search(self._begin_search, within, begins, **ending)
+        self._search.submit(self._begin_again, [*within, self._search], begins, **ending)
+        streamed = self._begun.change(
+            self._stream,
+            states,
+            self._drawn,
+            show_progress="hidden",
+            trigger_mode="multiple",  # one that was stopped may not have ended yet
+            api_visibility="private",
+            **self._limits,
+        )
         self._textbox.stop(self._stop, states, self._drawn, **ending)
-        undone = self._messages.undo(self._undo, states, self._drawn, **quick)
+        undone = self._messages.undo(self._undo, states, self._asked, **quick)
         started_over = gr.on(
             [self._new_chat.click, self._messages.clear],
             self._start_over,
@@ -222,12 +227,11 @@ class RagChat(gr.Blocks):
             self.shown,
             **ending,
         )
-        judging = [self.conversation, self._messages, self._correcting, self._correction]
-        judged = self._panel.judge(self._judge, states, judging, **ending)
+        judged = self._panel.judge(self._judge, states, self._judged, **ending)
         corrected = self._correction.submit(
-            self._correct, [*states, self._correcting, self._correction], judging, **ending
+            self._correct, [*states, self._correcting, self._correction], self._judged, **ending
         )
-        self._changes = [*streams, undone, started_over, judged, corrected]
+        self._changes = [streamed, undone, started_over, judged, corrected]
         self._panel.look(self._look, [self.conversation], [self._panel], **quick)
         for wanted in (self._panel.place, self._place.further):
             wanted(self._show_place, states, [self._place], **quick)
@@ -250,10 +254,10 @@ class RagChat(gr.Blocks):
     ) -> tuple[Any, ...]:
         """Shows the question at once, before the model is free; does nothing for an empty one, or while one runs."""
         if running(asking) or not utterance.strip():
-            return (gr.skip(),) * len(self._drawn)
+            return _unchanged([*self._asked, self._begun])
         words, asking = self.words(request), Asking(utterance, conversation, searched, scope)
         drawn = messages(conversation, asides, words, asking, words["thinking"])
-        return gr.skip(), gr.skip(), asking, drawn, gr.skip(), _busy()
+        return gr.skip(), gr.skip(), asking, drawn, gr.skip(), _busy(), _search(), time.time_ns()
 
     def _begin_example(
         self,
@@ -277,7 +281,7 @@ class RagChat(gr.Blocks):
     ) -> tuple[Any, ...]:
         """Asks the last question again. Until it is answered the conversation keeps what it held."""
         if running(asking):
-            return (gr.skip(),) * len(self._drawn)
+            return _unchanged([*self._asked, self._begun])
         before, asides, utterance = without_last(conversation, asides)
         _, _, *begun = self._begin(before, asides, None, scope, utterance, request, searched.strip())
         return gr.skip(), asides, *begun
@@ -293,18 +297,28 @@ class RagChat(gr.Blocks):
     ) -> tuple[Any, ...]:
         """Asks the last question again, searched as it was typed; or offers to write what is searched."""
         if running(asking) or not conversation.turns:
-            return (gr.skip(),) * (len(self._drawn) + 1)
+            return _unchanged([*self._asked, self._begun])
         turn = conversation.turns[-1]
         if pressed.typed:
-            return *self._begin_again(conversation, asides, asking, scope, turn.utterance, request), _search()
-        return *(gr.skip(),) * len(self._drawn), _search(turn)
+            return self._begin_again(conversation, asides, asking, scope, turn.utterance, request)
+        return *_unchanged(self._drawn), _search(turn), gr.skip()
 
     def _stream(
         self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
-        """One turn, redrawn as it comes. Whatever ends it leaves the page ready for the next."""
-        if asking is None or not asking.run.claim():
-            return
+        """One turn, redrawn as it comes. Whatever ends it leaves the page ready for the next.
+
+        It begins and ends by changing nothing: gradio empties every output of a generator that yields nothing, and
+        sends what was yielded last once more, which may be older than what the page shows by then.
+        """
+        yield _unchanged(self._drawn)
+        if asking is not None and asking.run.claim():
+            yield from self._turn(conversation, asides, asking, request)
+        yield _unchanged(self._drawn)
+
+    def _turn(
+        self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
         words = self.words(request)
         try:
             if gone(asking.scope, self._chatbot.knowledge):
@@ -325,7 +339,6 @@ class RagChat(gr.Blocks):
         scope = narrowed(self._allowed, asking.scope)
         for event in self._chatbot.answer(conversation, asking.utterance, searched=asking.searched, scope=scope):
             if asking.run.stopped:
-                yield (gr.skip(),) * len(self._drawn)  # gradio sends what is yielded last once more
                 return
             match event:
                 case Rewritten(query):
@@ -366,10 +379,10 @@ class RagChat(gr.Blocks):
     def _undo(
         self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
     ) -> tuple[Any, ...]:
-        if running(asking):
-            return (gr.skip(),) * len(self._drawn)
+        if running(asking) or not (conversation.turns or asides):
+            return _unchanged(self._asked)
         conversation, asides, utterance = without_last(conversation, asides)
-        return *self._draw(conversation, self.words(request), asides)[:-1], _idle(utterance)
+        return *self._draw(conversation, self.words(request), asides)[:-1], _idle(utterance), _search()
 
     def _start_over(self, asking: Asking | None, request: gr.Request) -> tuple[Any, ...]:
         return self.show(Conversation(), self.words(request), leaving=asking)
@@ -421,10 +434,10 @@ class RagChat(gr.Blocks):
         """A thumb under a reply. Pressed again it is taken back, unless a correction would be lost: that is shown."""
         number, rating, words = pressed.turn, pressed.rating, self.words(request)
         if not isinstance(number, int) or not 0 <= number < len(conversation.turns) or rating not in ("up", "down"):
-            return (gr.skip(),) * 4
+            return _unchanged(self._judged)
         if running(asking):  # the turn in progress continues the conversation as it was
             gr.Info(words["judge.later"])
-            return (gr.skip(),) * 4
+            return _unchanged(self._judged)
         before = conversation.turns[number]
         if rating != before.rating:
             conversation = conversation.judged(number, rating)
@@ -447,7 +460,7 @@ class RagChat(gr.Blocks):
         words = self.words(request)
         if running(asking):
             gr.Info(words["judge.later"])
-            return (gr.skip(),) * 4
+            return _unchanged(self._judged)
         if turn not in conversation.turns:  # taken back, or asked again
             gr.Info(words["judge.gone"])
         else:
@@ -465,6 +478,10 @@ class RagChat(gr.Blocks):
             gr.HTML(empty=render.no_sources_yet(words), copied=words["copied"]),
             *(self._chooser.translate(words) if self._chooser else ()),
         )
+
+
+def _unchanged(outputs: Sequence[gr.blocks.Block]) -> tuple[Any, ...]:
+    return (gr.skip(),) * len(outputs)
 
 
 def _unfolding(label: str, button: str) -> gr.Textbox:
