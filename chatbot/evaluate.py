@@ -24,6 +24,7 @@ from chatbot.rows import read_jsonl, read_lines
 Run = dict[str, Sequence[tuple[str, float]]]  # query id -> (passage id, score), best first
 Judgements = dict[str, dict[str, int]]  # query id -> passage id -> grade
 SPEAKER = re.compile(r"^\|(user|agent)\|:", re.MULTILINE)
+_GRADE = re.compile(r"-?\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,9 @@ def read_judgements(path: Path) -> Judgements:
     for number, line in enumerate(read_lines(path), start=1):
         columns = line.split("\t") if "\t" in line else line.split()
         grade = columns[-1].strip()
-        if number == 1 and not re.fullmatch(r"-?\d+", grade):
+        if number == 1 and not _GRADE.fullmatch(grade):
             continue
-        if len(columns) not in (3, 4) or not re.fullmatch(r"-?\d+", grade):
+        if len(columns) not in (3, 4) or not _GRADE.fullmatch(grade):
             raise UnreadableData(
                 f"{path.name!r} line {number} is not 'query-id<tab>corpus-id<tab>grade': {line[:80]!r}"
             )

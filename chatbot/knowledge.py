@@ -35,6 +35,7 @@ from chatbot.scope import DEFAULT, Scope
 from chatbot.stores import ARRIVING, Counting, Stores, sha256_of
 from chatbot.upkeep import Rebuilding, Upkeep
 
+_SUFFIX = re.compile(r"[.][A-Za-z0-9]{1,10}")  # kept in the name of a file's copy
 _SAMPLE = 5_000  # characters that tell a document's language
 
 log = logging.getLogger(__name__)
@@ -283,7 +284,7 @@ class KnowledgeBase:
                 self._stores.read(path, name)  # says what is wrong with it
             folder.mkdir(parents=True)
             suffix = Path(name).suffix
-            copy = folder / f"original{suffix if re.fullmatch(r'[.][A-Za-z0-9]{1,10}', suffix) else ''}"
+            copy = folder / f"original{suffix if _SUFFIX.fullmatch(suffix) else ''}"
             try:
                 shutil.copyfile(path, copy)
             except OSError as error:

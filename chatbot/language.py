@@ -18,7 +18,7 @@ _HANGUL = "\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3"
 _SPACELESS = f"{_KANA}{_HAN}{_HANGUL}\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u1000-\u1049\u1780-\u17d3"
 _INDIC = "\u0900-\u0963\u0966-\u0dff"  # letters together with the vowel signs that `\w` leaves out
 
-_WORD = re.compile(rf"[{_SPACELESS}]+|(?:(?![{_SPACELESS}])(?:[^\W_]|[{_INDIC}]))+")
+_WORD = re.compile(rf"[{_SPACELESS}]+|(?:(?![{_SPACELESS}])(?>[^\W_]|[{_INDIC}]))++")
 _SPACELESS_RUN = re.compile(rf"[{_SPACELESS}]+")
 _MARKS = re.compile("[\u0300-\u036f\u0483-\u0487\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]")
 _POSSESSIVE = re.compile(r"(?<=\w)['’]s\b")
@@ -100,8 +100,9 @@ _RUNS = re.compile(
     + "|".join(f"(?P<{name}>[{letters}]+)" for name, letters, _ in _BY_SCRIPT)
     + "|(?P<latin>[A-Za-zÀ-ÖØ-öø-ɏ\u1e00-\u1eff]+)"
 )
-_ADDRESS = re.compile(r"\b(?:https?://|www\.)\S+|\S+@\S+")
+_ADDRESS = re.compile(r"\b(?:https?://|www\.)\S+|(?<!\S)(?>\S[^\s@]*@)\S++")
 _CHINESE_ONLY = frozenset("的了吗嗎呢吧么麼们們这這那哪怎谁誰您你她很没沒什")
+_TURN_WORD = re.compile(r"\w+")
 _ENOUGH_LATIN = 12  # letters: with fewer, the guess is poor
 _LONGEST = 2_000  # characters looked at
 
@@ -186,7 +187,7 @@ def _latin(text: str, fallback: str | None) -> str:
     for sequence in detector._extract_ngrams():
         for name, share in zip(factory.langlist, factory.word_lang_prob_map[sequence], strict=True):
             scores[name] += math.log(_SMOOTHING + share)
-    turn = re.findall(r"\w+", text.lower())
+    turn = _TURN_WORD.findall(text.lower())
     for name, (_, common) in _LATIN.items():
         scores[name] += _COMMON_WORD * len([word for word in turn if word in common.split()])
     return max(scores, key=scores.__getitem__)

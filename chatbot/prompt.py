@@ -10,6 +10,8 @@ from pathlib import PurePosixPath
 from chatbot.conversation import Conversation, Query
 from chatbot.passage import Hit, Passage
 
+_NUMBER_SIGNS = re.compile(r"^#+ +", re.MULTILINE)
+_HEADING = re.compile(r"^#+ .*$", re.MULTILINE)
 TURNS = 2  # earlier turns that a branch reads: each is read again in every branch
 
 
@@ -102,7 +104,7 @@ def chat_prompt(conversation: Conversation, query: Query) -> Prompt:
 
 def readable(passage: Passage) -> str:
     """The passage under its headings, which often name what it is about, without Markdown's marks for them."""
-    text = re.sub(r"^#+ +", "", passage.text, flags=re.MULTILINE)
+    text = _NUMBER_SIGNS.sub("", passage.text)
     last = passage.heading.rpartition(" › ")[2]
     return text if not last or text.startswith(last) else f"{passage.heading}\n{text}"
 
@@ -114,7 +116,7 @@ def title(passage: Passage) -> str:
 
 def excerpt(passage: Passage, length: int = 300) -> str:
     """The passage's text on one line, cut between words, without its heading."""
-    text = " ".join(re.sub(r"^#+ .*$", "", passage.text, flags=re.MULTILINE).split())
+    text = " ".join(_HEADING.sub("", passage.text).split())
     if len(text) <= length:
         return text
     return f"{text[:length].rpartition(' ')[0] or text[:length]} …"

@@ -22,7 +22,7 @@ from chatbot.prompt import conversational, rewrite_prompt
 from chatbot.sampling import Sampling
 
 SMALL_TALK = re.compile(
-    r"\W*(hi|hello|hey|good (morning|afternoon|evening|night|day)|thanks?( you)?( very much| so much| a lot)?"
+    r"\A\W*(hi|hello|hey|good (morning|afternoon|evening|night|day)|thanks?( you)?( very much| so much| a lot)?"
     r"|cheers|bye|goodbye"
     r"|ok(ay)?|great|cool|nice|你好|您好|早上好|晚上好|谢谢|多谢|再见|好的|嗨|hallo|danke|tschüss|bonjour|salut|merci|hola|gracias)"
     r"(\W+(there|all|everyone|again|你|您|了|啊))?\W*",
@@ -35,7 +35,7 @@ LEANS = {
         r"|\b(this|that|which|another|first|second|third|last|next|other|any|each) ones?\b"
         r"|\b(?<!is )(?<!are )there\b(?! is| are)"
         r"|^\W*(and|but|or|so|also|then|what about|how about|why|what else|which|who else|when|where|how come)\b"
-        r"(\W*\w+){0,3}\W*$"
+        r"(?:\W*+\w++){0,3}+\W*$"
         r"|^\W*(and|but|also|what about|how about)\b",
         re.IGNORECASE,
     ),
@@ -43,6 +43,7 @@ LEANS = {
         "[它他她]|[这那此该其]|上述|上面|前者|后者|第[一二三四五]|同样|另外|其他|还有|然后|为什么[？?]?$|呢[？?]?$|^(那|而|但)"
     ),
 }
+_WORD, _CHARACTER = re.compile(r"\w+"), re.compile(r"\w")
 TOLD = 9  # earlier utterances that history terms come from: see docs/retrieval.md
 MOST_TERMS = 4  # history terms: see docs/retrieval.md
 LONG = 400  # characters: who writes so much says what it is about
@@ -100,7 +101,7 @@ class ByTerms:
         told = " ".join(turn.utterance for turn in _earlier(conversation)[-TOLD:])
         known = set(words(utterance)) | FUNCTION_WORDS
         spelt: dict[str, str] = {}  # by its stem; the latest spelling
-        for word in re.findall(r"\w+", told):
+        for word in _WORD.findall(told):
             spelt |= dict.fromkeys((stem for stem in words(word) if stem not in known), word)
         importance = dict.fromkeys(spelt, 1.0) if self._vocabulary is None else self._vocabulary.importance(list(spelt))
         best = sorted(importance, key=lambda stem: -importance[stem])[:MOST_TERMS]
@@ -166,7 +167,7 @@ def leans(utterance: str, language: str) -> bool:
     """Whether a turn seems to need the conversation to be understood. Errs towards yes, but for pasted text."""
     if len(utterance) > LONG:
         return False
-    size = len(re.findall(r"\w", utterance)) if language == "zh" else len(re.findall(r"\w+", utterance))
+    size = len((_CHARACTER if language == "zh" else _WORD).findall(utterance))
     pattern = LEANS.get(language, LEANS["en"])
     return size <= SHORT.get(language, SHORT["en"]) or bool(pattern.search(utterance))
 

@@ -26,10 +26,10 @@ BETWEEN_HEADINGS = " › "
 _CHARACTERS_PER_TOKEN = 16  # English has 4 to 5; to WordPiece a word of 200,000 letters is one token
 _STRETCH = 20  # passages' lengths given to the splitter at once: its time grows faster than a line's length
 _SMALL = 4  # a passage below a fourth of the limit joins the next one of its section
-_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
+_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
-_UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*$")
-_MARKS = re.compile(r"!?\[([^]]*)\]\([^)]*\)|[*`]|\s*\{#[^}]*\}$|</?\w[^>]*>")
+_UNDERLINE = re.compile(r"\A {0,3}(=+|-+)[ \t]*$")
+_MARK = re.compile(r"!?(\[)|([*`])|(?<!\s)\s*+(\{)#|(<)/?\w")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +126,7 @@ class _Cutter:
             before = joined[-1] if joined else None
             if before and self._belong(before, span):
                 both = text[before.start : span.end]
-                tokens = self._count(both)
-                if tokens <= self._max and len(both) <= self._longest:
+                if len(both) <= self._longest and (tokens := self._count(both)) <= self._max:
                     heading = span.heading if before.bare else before.heading
                     joined[-1] = _Span(before.start, span.end, tokens, heading, before.bare and span.bare)
                     continue
@@ -167,14 +166,46 @@ def _headings(text: str) -> Iterator[Heading]:
         if fence or mark:
             above = None
         elif heading := _HEADING.match(line):
-            level, title = len(heading[1]), heading[2]
+            level, title = len(heading[1]), line[heading.end() :].rstrip(" \t").rstrip("#").rstrip(" \t")
         elif (underline := _UNDERLINE.match(line)) and above:
             level, (first, title) = 1 if underline[1][0] == "=" else 2, above
-        title = " ".join(_MARKS.sub(r"\1", title).split())
+        title = " ".join(_unmarked(title).split())
         if level and title:
             yield Heading(level, title, first, start + len(line))
         above = (start, line) if blank and line.strip() and not level and not fence else None
         blank = not line.strip() or bool(level)
+
+
+def _unmarked(title: str) -> str:
+    """Without Markdown's and HTML's marks and an id at its end; of links the words, as they are.
+
+    What a mark needs to be closed by is looked for once, not once for each mark that opens.
+    """
+    closing = dict.fromkeys("])}>", -1)  # where each is next
+
+    def after(character: str, place: int) -> int:
+        if closing[character] < place:
+            found = title.find(character, place)
+            closing[character] = len(title) if found < 0 else found
+        return closing[character]
+
+    kept, end = [], 0
+    for mark in _MARK.finditer(title):
+        start, words, stop = mark.start(), "", len(title)
+        if start < end:  # inside of what is taken out
+            continue
+        if mark[1] and title.startswith("](", close := after("]", mark.end())):
+            words, stop = title[mark.end() : close], after(")", close + 2)
+        elif mark[2]:
+            stop = start
+        elif mark[3] and after("}", mark.end()) == len(title) - 1:
+            stop = len(title) - 1
+        elif mark[4]:
+            stop = after(">", mark.end())
+        if stop < len(title):
+            kept += [title[end:start], words]
+            end = stop + 1
+    return "".join([*kept, title[end:]])
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -215,7 +246,7 @@ def _under(text: str, start: int, end: int, headings: list[_Heading], above: str
     """The heading path at the span's first words that are no heading, and whether there are none."""
     index = bisect_right(headings, start, key=lambda heading: heading.start)
     position = start if index == 0 else max(start, headings[index - 1].end)
-    while not text[position : headings[index].start if index < len(headings) else end].strip():
+    while not text[position : min(end, headings[index].start) if index < len(headings) else end].strip():
         if index == len(headings) or headings[index].start >= end:
             break
         position = headings[index].end

@@ -17,13 +17,16 @@ from chatbot.generators.base import Decoding
 from chatbot.prompt import Prompt
 
 END, REFUSAL = 0, 1
+_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
+_WORD = re.compile(r"\w+")
+_SPACED_WORD = re.compile(r"(?<!\s)\s*+\S+")
 
 
 def best_sentence(prompt: Prompt) -> str:
     """The passage's sentence that shares most words with the query; "I don't know." without a passage."""
-    sentences = re.split(r"(?<=[.!?])\s+|(?<=[。！？])|\n+", prompt.passage or "")
-    asked = set(re.findall(r"\w+", prompt.query.lower()))
-    shared = [len(asked & set(re.findall(r"\w+", sentence.lower()))) for sentence in sentences]
+    sentences = _BETWEEN_SENTENCES.split(prompt.passage or "")
+    asked = set(_WORD.findall(prompt.query.lower()))
+    shared = [len(asked & set(_WORD.findall(sentence.lower()))) for sentence in sentences]
     return sentences[shared.index(max(shared))].strip() or "I don't know."
 
 
@@ -41,7 +44,7 @@ class Scripted:
         self._first = ["", refusal or ""]
 
     def read(self, prompts: Sequence[Prompt]) -> Decoding:
-        replies = [re.findall(r"\s*\S+", self._script(prompt)) for prompt in prompts]
+        replies = [_SPACED_WORD.findall(self._script(prompt)) for prompt in prompts]
         return _Reading(self._first[: 1 if self.refusal is None else 2], replies, self._sureness)
 
 

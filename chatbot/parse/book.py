@@ -29,7 +29,8 @@ def read(path: Path, name: str) -> Document:
             chapters = list(dict.fromkeys(str(folder / unquote(href)) for href in _spine(book)))
             if set(chapters) & _locked(archive):
                 raise UnreadableDocument(f"{name!r} is locked by the shop that sold it: give a copy without the lock")
-            texts = [_chapter(archive.read(chapter), name) for chapter in chapters if chapter in archive.namelist()]
+            there = set(archive.namelist())
+            texts = [_chapter(archive.read(chapter), name) for chapter in chapters if chapter in there]
     except (KeyError, StopIteration) as error:
         raise UnreadableDocument(
             f"{name!r} lacks a part that every EPUB book has ({error}): download it again, or convert it with Calibre"

@@ -76,18 +76,23 @@ _PROGRAM = ("is a program", f"give a {READ} file")
 _ARCHIVE = ("is a packed archive", "unpack it and give the files in it")
 _MEDIA = ("is a sound or a film", "give its text, such as the subtitles")
 _MAGIC = (
-    (rb"....ftyp(?:hei|mif1|avif)|\x00\x00\x01\x00[^\x00]", _PICTURE),
-    (rb"\x7fELF|MZ[^\n]*\x00|[\xce\xcf]\xfa\xed\xfe|\xfe\xed\xfa[\xce\xcf]|\xca\xfe\xba\xbe", _PROGRAM),
-    (rb"\x1f\x8b|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|BZh[1-9]1AY|\xfd7zXZ|.{257}ustar", _ARCHIVE),
-    (rb"....ftyp|RIFF....(?:WAVE|AVI )|OggS\x00|ID3[\x02-\x04]\x00|fLaC\x00|\x1aE\xdf\xa3", _MEDIA),
-    (rb"%!PS", ("is a PostScript file", "convert it to PDF and give that")),
-    (rb"SQLite format 3\x00", ("is a database", "export what you want to ask about as text")),
+    (re.compile(rb"....ftyp(?:hei|mif1|avif)|\x00\x00\x01\x00[^\x00]", re.S), _PICTURE),
+    (
+        re.compile(rb"\A(?:\x7fELF|MZ[^\n]*\x00|[\xce\xcf]\xfa\xed\xfe|\xfe\xed\xfa[\xce\xcf]|\xca\xfe\xba\xbe)", re.S),
+        _PROGRAM,
+    ),
+    (re.compile(rb"\x1f\x8b|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|BZh[1-9]1AY|\xfd7zXZ|.{257}ustar", re.S), _ARCHIVE),
+    (re.compile(rb"....ftyp|RIFF....(?:WAVE|AVI )|OggS\x00|ID3[\x02-\x04]\x00|fLaC\x00|\x1aE\xdf\xa3", re.S), _MEDIA),
+    (re.compile(rb"%!PS", re.S), ("is a PostScript file", "convert it to PDF and give that")),
+    (re.compile(rb"SQLite format 3\x00", re.S), ("is a database", "export what you want to ask about as text")),
 )
 _IMAGE = re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|II\*\x00|MM\x00\*|BM....\x00\x00\x00\x00", re.S)
 _HTML = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html[\s>])", re.I | re.S
+    rb"\A(?:\xef\xbb\xbf)?\s*+(?:<\?xml[^>]*+>\s*+)?+(?:<!--(?>.*?-->)\s*+)*+<(?:!doctype\s++html|html[\s>])",
+    re.I | re.S,
 )
 _HEADER = re.compile(rb"^([!-9;-~]+):", re.M)
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _OF_MAIL = {b"message-id", b"mime-version", b"received", b"return-path", b"delivered-to", b"content-type"}
 
 
@@ -106,7 +111,7 @@ def kind_of(path: Path, name: str) -> str:
     if _IMAGE.match(head):
         return "image"
     for magic, refusal in _MAGIC:
-        if re.match(magic, head, re.S):
+        if magic.match(head):
             raise _refusal(name, *refusal)
     if head.startswith(b"{\\rtf"):
         return "rtf"
@@ -121,7 +126,7 @@ def _kind_of_text(head: bytes, named: str) -> str:
         return "html"
     if named == "text" and head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
         return "json"
-    headers = {header.lower() for header in _HEADER.findall(re.split(rb"\r?\n\r?\n", head)[0])}
+    headers = {header.lower() for header in _HEADER.findall(_BLANK_LINE.split(head, maxsplit=1)[0])}
     if named == "text" and _HEADER.match(head) and len(headers & _OF_MAIL) > 1:
         return "eml"
     return named

@@ -3,7 +3,7 @@
 import re
 
 NARROW = 40  # columns: shorter lines are headings, table cells or verse, and stay alone
-_ITEM = re.compile(r"\s*(?:[•◦▪■●○·–—*+>|=#-]|\d{1,2}(?:\.\d{1,2})*[.)]?\s|\(?[a-zA-Z0-9]\)|```|~~~|:\s)")
+_ITEM = re.compile(r"\A\s*+(?:[•◦▪■●○·–—*+>|=#-]|\d{1,2}(?:\.\d{1,2})*[.)]?\s|\(?[a-zA-Z0-9]\)|```|~~~|:\s)")
 _NEWLINES = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 # C0 and C1 but tab and newline, byte order marks, and what Unicode promises never to be a character
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ufeff\ufffe\uffff]")

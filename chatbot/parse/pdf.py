@@ -5,6 +5,7 @@ text here: `chatbot.parse.ocr` reads them.
 """
 
 import re
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import groupby, islice, pairwise
@@ -27,6 +28,8 @@ _LONGEST_TITLE = 200  # characters
 _LONGEST_CELL = 500
 Place = tuple[int, int, int]  # of a character: number of the table, its row, its column
 _OUTSIDE: Place = (-1, -1, -1)
+_BEFORE_TITLE = re.compile(r"^([^\w\n]*+)(?=([\dIVX][\dIVX.]*+\s++)?+)", re.M | re.I)  # marks, a number
+_WORD, _SPACE, _OTHER, _EDGE = map(re.compile, (r"\w+", r"\s+", r"[^\w\n]*+", r"\b"))
 _HYPHEN = re.compile("\ufffe\\s*")  # PDFium's mark for a hyphen that only the line's end called for
 
 
@@ -72,16 +75,48 @@ def _page(pdf: pdfium.PdfDocument, index: int, titles: list[tuple[int, str]], fi
 
 def _headings(text: str, titles: list[tuple[int, str]]) -> Iterator[Heading]:
     """Each title where a line is it, else begins with it, else where the one before ended."""
-    position = 0
+    position, places = 0, _places_of_titles(text, {_first(title) for _, title in titles})
     for level, title in titles:
-        words = r"\s+".join(map(re.escape, title.split()))
-        begins = rf"^[^\w\n]*(?:[\dIVX][\dIVX.]*\s+)?{words}"
-        for pattern in (rf"{begins}[^\w\n]*$", rf"{begins}\b"):
-            if found := re.compile(pattern, re.M | re.I).search(text, position):
+        there, found = places[_first(title)], (position, position)
+        for index in range(bisect_left(there, position, key=itemgetter(0)), len(there)):
+            start, place = there[index]
+            end, whole = _end(text, place, title)
+            if whole or (end and found[0] == found[1]):
+                found = (start, end)
+            if whole:
                 break
-        start, end = found.span() if found else (position, position)
-        yield Heading(level, title, start, end)
-        position = end
+        yield Heading(level, title, *found)
+        position = found[1]
+
+
+def _first(title: str) -> str:
+    """Its first word or mark."""
+    word = _WORD.match(title)
+    return word[0].lower() if word else title[0]
+
+
+def _places_of_titles(text: str, firsts: set[str]) -> defaultdict[str, list[tuple[int, int]]]:
+    """Where titles may begin, by their first word or mark: (start of the line, place on it after marks and number)."""
+    places: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    for line in _BEFORE_TITLE.finditer(text) if firsts else ():
+        for place in (*[line.end(2)] * bool(line[2]), line.end(1), *reversed(range(*line.span(1)))):
+            if place < len(text) and (first := _first(text[place : place + _LONGEST_TITLE])) in firsts:
+                places[first].append((line.start(), place))
+    return places
+
+
+def _end(text: str, place: int, title: str) -> tuple[int, bool]:
+    """Where the title that stands there ends, and whether the line does too; 0 where it does not stand there."""
+    end = place
+    for word in title.split():
+        if text[place : place + len(word)].lower() != word.lower():
+            return 0, False
+        end = place + len(word)
+        place = spaces.end() if (spaces := _SPACE.match(text, end)) else len(text)
+    rest = _OTHER.match(text, end)
+    if rest and text[rest.end() : rest.end() + 1] in ("", "\n"):
+        return rest.end(), True
+    return (end, False) if _EDGE.match(text, end) else (0, False)
 
 
 def _text(pdf: pdfium.PdfDocument, index: int, finder: Finder) -> str:

@@ -29,6 +29,7 @@ _DELIMITERS = ",;\t|"
 _SAMPLE = 8_000  # characters that the delimiter is guessed from: the time grows with their square
 _LONGEST_HEADER = 80  # characters; longer cells are what a table says, not what its columns are called
 _YEAR_OR_DATE = re.compile(r"(?:19|20)\d\d(?:-\d\d){0,2}")
+_DECLARED = re.compile(r"sep=(.)\r?\n")
 _MARK = re.compile(r"[#=~`-]")  # a line that begins so could be taken for Markdown's
 
 
@@ -40,7 +41,7 @@ def read(path: Path, name: str) -> Document:
             f"{name!r} has a line of {longest:,} characters, more than the {_LONGEST_LINE:,} that a row may have: "
             "save it with a line for each row"
         )
-    declared = re.match(r"sep=(.)\r?\n", text)  # Excel's own first line
+    declared = _DECLARED.match(text)  # Excel's own first line
     body = text[declared.end() :] if declared else text
     delimiter = declared[1] if declared else _delimiter(body, name)
     try:

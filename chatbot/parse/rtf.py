@@ -9,7 +9,11 @@ from striprtf.striprtf import rtf_to_text
 from chatbot.passage import Document, Page
 
 # Pictures and embedded files, as hexadecimal digits: striprtf would look at each of them
-_HEX = re.compile(r"(?:[0-9a-fA-F]{64,}\s*){4,}|[0-9a-fA-F]{256,}")
+_HEX = (
+    re.compile(  # four times 64 digits and more, however they are parted: from the head of a run to the end of the last
+        r"(?<![0-9a-fA-F])(?:[0-9a-fA-F]{64}(?:[0-9a-fA-F]{0,63}+(?![0-9a-fA-F])\s*+)?+){4,}+"
+    )
+)
 
 
 def read(path: Path, name: str) -> Document:

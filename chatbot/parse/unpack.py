@@ -18,6 +18,7 @@ from chatbot.parse import archive
 from chatbot.parse.formats import kind_of
 from chatbot.parse.plain import decode
 
+_SLASHES, _DRIVE = re.compile(r"[\\/]+"), re.compile(r"^[A-Za-z]:")
 DEEPEST = 2  # zips within each other
 _ENCRYPTED, _UTF8 = 0x1, 0x800  # flags of a member; the second says that its name is UTF-8
 
@@ -102,9 +103,5 @@ def _names(entries: list[zipfile.ZipInfo]) -> list[str]:
 
 
 def _safe(name: str) -> str:
-    parts = [
-        part
-        for part in re.split(r"[\\/]+", " ".join(re.sub(r"^[A-Za-z]:", "", name).split()))
-        if part not in ("", ".", "..")
-    ]
+    parts = [part for part in _SLASHES.split(" ".join(_DRIVE.sub("", name).split())) if part not in ("", ".", "..")]
     return "" if any(part.startswith((".", "__MACOSX")) for part in parts) else "/".join(parts)

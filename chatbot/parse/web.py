@@ -19,14 +19,18 @@ _SHORT = 200  # characters
 _SHARE_OF_SMALL, _SHARE = 0.5, 0.02
 _NEARLY_ALL = 0.85  # of the page's text, and no mark: trafilatura lost its structure, and it has hardly any menus
 _MARK = re.compile(r"^(?:#|- |\||\d+\. )", re.M)
+_TITLE = re.compile(r"^# ", re.M)
 _LONG_CELL = 300  # characters; shorter ones are one line, whatever blocks they hold
-_CHARSET = re.compile(rb"""<(?:meta[^>]{0,200}charset|\?xml[^>]{0,200}encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.I)
+_CHARSET = re.compile(
+    rb"""<(?:meta[^>]{0,200}charset|\?xml[^>]{0,200}encoding)\s*+=\s*+(?:["']\s*+)?([\w.:-]+)""", re.I
+)
 _UNSEEN = ["script", "style", "noscript", "template", "head", "iframe", "svg", "select", "button"]
 _EMPHASIS = ("b", "strong", "i", "em", "u", "mark", "sup", "sub")  # their marks would only be in the way
 _BREAK = "\ue000"  # of a line, until the page's own white space, which means nothing, has become spaces
-_PRE = re.compile(r"<pre\b.*?</pre", re.I | re.S)
+_PRE = re.compile(r"<pre\b.*?(?:(</pre)|\Z)", re.I | re.S)  # to the end: else each one open is looked at to the end
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()+.!|<>~-])")  # and so would Markdown's backslashes
-_REFERENCE = re.compile(r"\s*\[[^]]{1,20}\]\s*")  # "[12]": it would end sentences, and its note is not here
+_REFERENCE = re.compile(r"\A\s*+\[[^]]{1,20}\]\s*+")  # "[12]": it would end sentences, and its note is not here
+_SPACE, _AROUND_BREAK, _BLANK_LINES = re.compile(r"\s+"), re.compile(r" ?\n ?"), re.compile(r"\n{3,}")
 _HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 _BLOCKS = (
     "p, div, section, article, main, aside, header, footer, nav, ul, ol, dl, dt, dd, table, pre, "
@@ -43,7 +47,7 @@ def read(path: Path, name: str) -> Document:
     enough = max(_SHARE * len(page), min(_SHORT, _SHARE_OF_SMALL * len(page)))
     bare = len(article) > _NEARLY_ALL * len(page) and not _MARK.search(article)
     text = article if article and len(article) >= enough and not bare else page
-    if title and not re.search(r"^# ", text, re.M):
+    if title and not _TITLE.search(text):
         text = f"# {title}\n\n{text}"
     return Document(name, "html", (Page(text),))
 
@@ -65,7 +69,7 @@ def _article(html: str) -> tuple[str, str]:
 
 def whole(html: str) -> str:
     """All that a browser would show as text, a line for each block."""
-    body = LexborHTMLParser(_PRE.sub(lambda found: found[0].replace("\n", _BREAK), html)).body
+    body = LexborHTMLParser(_PRE.sub(_broken, html)).body
     if body is None:
         return ""
     body.strip_tags(_UNSEEN)
@@ -81,5 +85,10 @@ def whole(html: str) -> str:
     for tag, before in (("li", f"{_BREAK}- "), ("br, tr", _BREAK), ("td + td, th + td, td + th, th + th", " | ")):
         for node in body.css(tag):
             node.insert_before(" " if node.mem_id in inside else before)
-    text = re.sub(r"\s+", " ", body.text(separator="")).replace(_BREAK, "\n")
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r" ?\n ?", "\n", text)).strip()
+    text = _SPACE.sub(" ", body.text(separator="")).replace(_BREAK, "\n")
+    return _BLANK_LINES.sub("\n\n", _AROUND_BREAK.sub("\n", text)).strip()
+
+
+def _broken(pre: re.Match[str]) -> str:
+    """With its line breaks marked, if it is closed."""
+    return pre[0].replace("\n", _BREAK) if pre[1] else pre[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,8 @@ class QueryEncoder(nn.Module):
                         name
                         for name, module in inner.named_modules()
                         if isinstance(module, nn.Linear)
-                        and (place := re.search(r"\.(\d+)\.", name)) is not None
-                        and int(place[1]) >= depth - (layers or depth)
+                        and (place := next(filter(str.isdecimal, name.split(".")), ""))
+                        and int(place) >= depth - (layers or depth)
                     ],
                 ),
             )
