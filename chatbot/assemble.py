@@ -37,6 +37,7 @@ from chatbot.embedders.process import Apart
 from chatbot.embedders.sentence import DEFAULT as DEFAULT_EMBEDDER
 from chatbot.embedders.sentence import SentenceEmbedder
 from chatbot.errors import (
+    DiskFull,
     HomeDamaged,
     HomeInUse,
     InputError,
@@ -44,6 +45,7 @@ from chatbot.errors import (
     UnreadableData,
     UnusableUtterance,
     WrongSetting,
+    room,
 )
 from chatbot.events import Answered, Event, Token
 from chatbot.fetch import fetch, is_address
@@ -55,7 +57,7 @@ from chatbot.history import History, from_messages
 from chatbot.index.base import Index, Space
 from chatbot.index.chroma import Chroma, Dense
 from chatbot.index.lexical import Lexical, TfIdf
-from chatbot.ingestion import Ingestion
+from chatbot.ingestion import Ingestion, check_queue
 from chatbot.knowledge import KnowledgeBase
 from chatbot.knowledge import Outcome as Added
 from chatbot.loading import IMPORTING
@@ -77,6 +79,9 @@ CONTEXT = {"scores": 2.0, "ranks": 4.0}  # of the turn read with its conversatio
 LEXICAL = {"scores": 1.0, "ranks": 0.7}  # of the lexical ranking's weight, once there is a conversation
 UTTERANCE = {("ranks", "terms"): 0.25}  # share of the raw turn; half in general
 PACKAGED_SAMPLE = Path(__file__).parent / "sample"  # where an installed wheel has it
+_QUEUE = "arriving"  # the folder of what is on its way in
+_ROOM_S = 15.0  # after which a full disk may have room again
+_CLOSING_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +93,7 @@ class Chatbot:
     """
 
     def __init__(self, chosen: Settings) -> None:
-        """Raises HomeInUse, HomeDamaged, StoreUnreachable or MissingModel."""
+        """Raises HomeInUse, HomeDamaged, DiskFull, StoreUnreachable or MissingModel."""
         self.settings = chosen
         self._lock = shared(chosen.home) if chosen.chroma else lock(chosen.home)
         self._making = threading.Lock()
@@ -96,9 +101,9 @@ class Chatbot:
         self._dialogue: Dialogue | None = None
         self._ingestion: Ingestion | None = None
         self._rebuild: threading.Thread | None = None
+        self._following = threading.Event()  # set: the rebuild behind is no longer wanted
         try:
-            if not chosen.chroma:
-                models.sweep(chosen.home / "models")
+            check_queue(chosen.home / _QUEUE)
             self._catalogue = Catalogue(chosen.home / "catalogue.sqlite")
             self._forgotten = self._catalogue.meta("forgotten")
             self.embedder = Apart(maker(chosen))
@@ -119,6 +124,8 @@ class Chatbot:
             self._dense = Dense(lambda: self.knowledge.space, self._catalogue)
             self.mended = self.knowledge.reconcile()
             self.history = History(chosen.home / "conversations")
+            if not chosen.chroma:
+                models.sweep(chosen.home / "models")
         except BaseException:
             self._lock.release()
             raise
@@ -217,23 +224,31 @@ class Chatbot:
         """The queue of files; what an earlier process left in it goes on when this is first asked for."""
         with self._making:
             if self._ingestion is None:
-                folder = self.settings.home / "arriving"
+                folder = self.settings.home / _QUEUE
                 self._ingestion = Ingestion(self.knowledge, folder, self.embedder.apart, fetch=self._fetch)
             return self._ingestion
 
     def finish_rebuilding(self, progress: Progress = silent) -> None:
         """Wait until the knowledge base follows the settings. What goes wrong is raised here."""
         if self._rebuild is not None:
-            self.knowledge.stop()
+            self._following.set()
             self._rebuild.join()
             self._rebuild = None
         self.knowledge.rebuild(progress)
 
     def _follow_settings(self) -> None:
         try:
-            self.knowledge.rebuild()
+            while not self._following.is_set():
+                try:
+                    self.knowledge.rebuild(stop=self._following)
+                    break
+                except DiskFull as error:
+                    log.warning("the knowledge base will follow the settings when there is room: %s", error)
+                    self._following.wait(_ROOM_S)
         except SetupError as error:
             log.warning("the knowledge base does not follow the settings yet: %s", error)
+        except Exception:
+            log.exception("the knowledge base does not follow the settings")
         with self._making:
             self._dialogue = None  # its prior is for the metric of the embedder before
 
@@ -251,11 +266,11 @@ class Chatbot:
             forget()
 
     def close(self) -> None:
+        self._following.set()
         if self._ingestion is not None:
             self._ingestion.close()
         if self._rebuild is not None:
-            self.knowledge.stop()
-            self._rebuild.join()
+            self._rebuild.join(_CLOSING_S)  # one that waits for a parser writes nothing afterwards
         self.knowledge.close()
         self.embedder.close()
         self._store.close()
@@ -280,17 +295,21 @@ def open_chatbot(home: str | Path | None = None, **chosen: object) -> Chatbot:
 
 
 def lock(home: Path) -> FileLock:
-    """The home's lock, held. Raises HomeInUse, or HomeDamaged where the folder cannot be written."""
+    """The home's lock, held. Raises HomeInUse, DiskFull, or HomeDamaged where the folder cannot be written."""
+    held = FileLock(home / "lock", timeout=0, thread_local=False)
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        held = FileLock(home / "lock", timeout=0, thread_local=False)
-        held.acquire()
-        (home / "owner").write_text(str(os.getpid()), encoding="utf-8")
+        with room(home):
+            home.mkdir(parents=True, exist_ok=True)
+            held.acquire()
+            (home / "owner").write_text(str(os.getpid()), encoding="utf-8")
         return held
     except Timeout as error:
         raise HomeInUse(
             f"home {str(home)!r} is in use by process {_owner(home)}: close it, or choose another home with --home"
         ) from error
+    except DiskFull:
+        held.release()
+        raise
     except OSError as error:
         raise HomeDamaged(
             f"home {str(home)!r} cannot be written ({error.strerror}): choose another with --home"

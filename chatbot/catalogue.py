@@ -21,16 +21,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from chatbot.errors import HomeDamaged, NameTaken, UnknownCollection, UnknownDocument
+from chatbot.errors import HomeDamaged, NameTaken, UnknownCollection, UnknownDocument, room
 from chatbot.index.base import Ranking, distinct
 from chatbot.language import words
-from chatbot.passage import Page, Passage, embedded
+from chatbot.passage import Heading, Page, Passage, embedded
+from chatbot.schema import Schema, transaction
 from chatbot.scope import DEFAULT, EVERYTHING, Scope
 
-_APPLICATION = 0x4D617267  # "Marg", in the file's header
-_SCHEMA = 2  # PRAGMA user_version
-_DOCUMENTS = """
-CREATE TABLE {name} (
+_DOCUMENTS_2 = """
+CREATE TABLE new_documents (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, kind TEXT NOT NULL, bytes INTEGER NOT NULL,
     pages INTEGER, passages INTEGER NOT NULL, language TEXT NOT NULL, added TEXT NOT NULL,
@@ -38,21 +37,26 @@ CREATE TABLE {name} (
     splitter TEXT NOT NULL, version INTEGER NOT NULL,
     UNIQUE (collection, name)
 )"""
-_TABLES = (
+_TABLES_1 = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    _DOCUMENTS.format(name="documents"),
+    """CREATE TABLE documents (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, bytes INTEGER NOT NULL,
+        pages INTEGER, passages INTEGER NOT NULL, language TEXT NOT NULL, added TEXT NOT NULL, notice TEXT NOT NULL
+    )""",
     """CREATE TABLE passages (
         sequence INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE, document_id TEXT NOT NULL REFERENCES documents (id),
-        text TEXT NOT NULL, page INTEGER, heading TEXT NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL,
-        fingerprint INTEGER
+        text TEXT NOT NULL, page INTEGER, heading TEXT NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL
     )""",
     "CREATE INDEX passages_of_document ON passages (document_id)",
+)
+_WORDS = (
     # The rowid is the passage's sequence; the words are `language.words`, which need only be split at spaces.
     "CREATE VIRTUAL TABLE lexical USING fts5 (words, tokenize = 'ascii')",
     "CREATE VIRTUAL TABLE vocabulary USING fts5vocab (lexical, row)",
 )
-_SINCE_2 = (  # what schema 2 has beside the columns of documents and passages
+_TABLES_2 = (  # beside the columns of documents and passages
     # A key stays when its collection is renamed: ids of documents and the vectors' places are made from it.
     "CREATE TABLE collections (key TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE) WITHOUT ROWID",
     """CREATE TABLE pages (
@@ -97,15 +101,21 @@ class Collection:
 
 
 class Catalogue:
-    """Any thread may call; readers never wait. Raises HomeDamaged where the file cannot be used."""
+    """Any thread may call; readers never wait. Raises HomeDamaged where the file cannot be used, DiskFull where it
+    cannot be written for want of room; what was to be written is then not there."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._idle: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
-        with self._connection() as connection:
-            self._prepare(connection)
-        self.identity = self.meta("identity") or ""
+        try:
+            _SCHEMA.check(path)
+            with self._connection() as connection:
+                _SCHEMA.prepare(connection, path)
+            self.identity = self.meta("identity") or ""
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         with self._lock:
@@ -156,11 +166,11 @@ class Catalogue:
             )
             _insert(connection, document_id, entry.name, passages, pages)
 
-    def keep_split(self, document_id: str, pages: Sequence[Page], splitter: str) -> None:
-        """The document's passages are already what `splitter` cuts."""
+    def keep_split(self, document_id: str, pages: Sequence[Page] | None, splitter: str) -> None:
+        """The document's passages are already what `splitter` cuts. None: its pages stay as they are, too."""
         with self._writing() as connection:
             there = connection.execute("UPDATE documents SET splitter = ? WHERE id = ?", (splitter, document_id))
-            if there.rowcount:
+            if there.rowcount and pages is not None:
                 connection.execute("DELETE FROM pages WHERE document_id = ?", (document_id,))
                 _insert_pages(connection, document_id, pages)
 
@@ -257,9 +267,21 @@ class Catalogue:
         """Of a document, in their order; none where they were not stored."""
         with self._connection() as connection:
             rows = connection.execute(
-                "SELECT text, number FROM pages WHERE document_id = ? ORDER BY place", (document_id,)
+                "SELECT text, number, coalesce(headings, '[]') FROM pages WHERE document_id = ? ORDER BY place",
+                (document_id,),
             )
-            return [Page(*row) for row in rows]
+            return [
+                Page(text, number, tuple(Heading(*heading) for heading in json.loads(headings)))
+                for text, number, headings in rows
+            ]
+
+    def knows_headings(self, document_id: str) -> bool:
+        """Whether the pages' headings are stored; an earlier version did not."""
+        with self._connection() as connection:
+            unknown = connection.execute(
+                "SELECT count(*) FROM pages WHERE document_id = ? AND headings IS NULL", (document_id,)
+            ).fetchone()
+            return not unknown[0]
 
     def passages(self, ids: Sequence[str]) -> dict[str, Passage]:
         """By id, in the order of the ids; ids that are not there are left out."""
@@ -374,7 +396,7 @@ class Catalogue:
         with self._writing() as connection:
             connection.execute("DROP TABLE vocabulary")
             connection.execute("DROP TABLE lexical")
-            for statement in _TABLES[-2:]:
+            for statement in _WORDS:
                 connection.execute(statement)
             connection.execute(
                 "UPDATE documents SET passages = (SELECT count(*) FROM passages p WHERE p.document_id = documents.id)"
@@ -403,38 +425,9 @@ class Catalogue:
         with self._connection() as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        if self._state(connection) == (_APPLICATION, _SCHEMA):
-            return
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA foreign_keys = OFF")  # a table is made anew
-        with self._transaction(connection):
-            application, version = self._state(connection)  # another process may have been quicker
-            if not application:
-                for statement in (*_TABLES, *_SINCE_2):
-                    connection.execute(statement)
-                connection.execute("INSERT INTO meta VALUES ('identity', ?)", (uuid.uuid4().hex,))
-                connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-            elif version == 1:
-                _from_1_to_2(connection)
-            connection.execute(f"PRAGMA user_version = {_SCHEMA}")
-        connection.execute("PRAGMA foreign_keys = ON")
-
-    def _state(self, connection: sqlite3.Connection) -> tuple[int, int]:
-        """(application, version), both 0 for a file that is new."""
-        application, version, tables = (
-            int(connection.execute(sql).fetchone()[0])
-            for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-        )
-        if application != _APPLICATION and tables:
-            raise HomeDamaged(f"{str(self._path)!r} is another program's database: choose another home")
-        if version > _SCHEMA:
-            raise HomeDamaged(f"{str(self._path)!r} is of a newer version: update, or choose another home")
-        return (application, version) if tables else (0, 0)
-
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._connection() as connection, self._transaction(connection):
+        with self._connection() as connection, transaction(connection):
             yield connection
 
     @contextmanager
@@ -445,29 +438,19 @@ class Catalogue:
             try:
                 yield connection
             finally:
-                connection.execute("ROLLBACK")
-
-    @staticmethod
-    @contextmanager
-    def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            if connection.in_transaction:  # SQLite has rolled back already where the disk failed
-                connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         """One that no other thread uses meanwhile."""
         connection = None
         try:
-            with self._lock:
-                connection = self._idle.pop() if self._idle else None
-            connection = connection or self._open()
-            yield connection
+            with room(self._path):
+                with self._lock:
+                    connection = self._idle.pop() if self._idle else None
+                connection = connection or self._open()
+                yield connection
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
             raise  # mistakes of the caller's
         except sqlite3.DatabaseError as error:
@@ -574,8 +557,13 @@ def _insert(
 
 
 def _insert_pages(connection: sqlite3.Connection, document_id: str, pages: Sequence[Page]) -> None:
-    rows = [(document_id, place, page.number, page.text) for place, page in enumerate(pages)]
-    connection.executemany("INSERT INTO pages VALUES (?, ?, ?, ?)", rows)
+    rows = [
+        (document_id, place, page.number, page.text, json.dumps([dataclasses.astuple(each) for each in page.headings]))
+        for place, page in enumerate(pages)
+    ]
+    connection.executemany(
+        "INSERT INTO pages (document_id, place, number, text, headings) VALUES (?, ?, ?, ?, ?)", rows
+    )
 
 
 def _fingerprint(passage: Passage) -> int:
@@ -601,12 +589,18 @@ def _empty(connection: sqlite3.Connection, document_id: str) -> None:
     connection.execute("DELETE FROM pages WHERE document_id = ?", (document_id,))
 
 
-def _from_1_to_2(connection: sqlite3.Connection) -> None:
+def _to_1(connection: sqlite3.Connection) -> None:
+    for statement in (*_TABLES_1, *_WORDS):
+        connection.execute(statement)
+    connection.execute("INSERT INTO meta VALUES ('identity', ?)", (uuid.uuid4().hex,))
+
+
+def _to_2(connection: sqlite3.Connection) -> None:
     """Pages were not stored, and are read again from the originals, as after a change of the splitter."""
     connection.execute("ALTER TABLE passages ADD COLUMN fingerprint INTEGER")
-    for statement in _SINCE_2:
+    for statement in _TABLES_2:
         connection.execute(statement)
-    connection.execute(_DOCUMENTS.format(name="new_documents"))
+    connection.execute(_DOCUMENTS_2)
     connection.execute(
         f"INSERT INTO new_documents SELECT sequence, {_COLUMNS}, '', '', 0 FROM documents ORDER BY sequence"
     )
@@ -616,3 +610,15 @@ def _from_1_to_2(connection: sqlite3.Connection) -> None:
         connection.execute(
             "UPDATE passages SET fingerprint = ? WHERE sequence = ?", (_fingerprint(Passage(*row)), sequence)
         )
+
+
+def _to_3(connection: sqlite3.Connection) -> None:
+    """Headings of pages were not stored. A PDF whose passages have none may have lost them, and is split again."""
+    connection.execute("ALTER TABLE pages ADD COLUMN headings TEXT")  # JSON; NULL: not known
+    connection.execute(
+        "UPDATE documents SET splitter = '' WHERE kind = 'pdf' AND NOT EXISTS "
+        "(SELECT 1 FROM passages p WHERE p.document_id = documents.id AND p.heading != '')"
+    )
+
+
+_SCHEMA = Schema("the catalogue", 0x4D617267, (_to_1, _to_2, _to_3))  # "Marg"

@@ -3,6 +3,19 @@
 Whatever is not a `MarginaliaError` is a bug of ours.
 """
 
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_NO_ROOM = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT") if hasattr(errno, name))
+_SQLITE_FULL = 13  # also Chroma's words, whose store is SQLite too: "(code: 13) database or disk is full"
+_SQLITE_FAILED = frozenset((10, 14))  # SQLITE_IOERR, SQLITE_CANTOPEN: where a file beside the database found no room
+_SAID = ("database or disk is full", "no space left on device", "disk quota exceeded")
+_NEXT_TO_NOTHING = 64 * 1024  # bytes free: less than SQLite's files beside a database begin with
+
 
 class MarginaliaError(Exception):
     """Any error that a person can do something about."""
@@ -60,6 +73,10 @@ class TrainingFailed(MarginaliaError):
     """A training cannot go on; what it saved before stays usable."""
 
 
+class DiskFull(SetupError):
+    """There is no room where something is written. What was being written is not there; what was there, still is."""
+
+
 class HomeInUse(SetupError):
     """Another process owns the home folder."""
 
@@ -70,3 +87,34 @@ class HomeDamaged(SetupError):
 
 class StoreUnreachable(SetupError):
     """The Chroma server named in the settings does not answer."""
+
+
+@contextmanager
+def room(where: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises DiskFull in place of whatever says that the disk of `where`, a file or folder, is full."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, MarginaliaError) and is_full(error, where):
+            raise DiskFull(
+                f"the disk that holds {os.fspath(where)!r} is full: make room there, and try again if it does not go "
+                "on by itself"
+            ) from error
+        raise
+
+
+def is_full(error: BaseException, where: str | os.PathLike[str] = "") -> bool:
+    """Whether a library's error says that no room was left. `where`: what was written to, since SQLite, where a file
+    beside the database found no room, says only that it failed."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF in _SQLITE_FAILED:
+        return bool(where) and _free(where) < _NEXT_TO_NOTHING
+    return (code is not None and code & 0xFF == _SQLITE_FULL) or any(said in str(error).lower() for said in _SAID)
+
+
+def _free(where: str | os.PathLike[str]) -> int:
+    """Bytes that we may write there; of a path that is not there yet, in the folder that it will lie in."""
+    place = Path(where).absolute()
+    return shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.exists())).free

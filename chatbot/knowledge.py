@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+import tempfile
 import threading
 import unicodedata
 import uuid
@@ -25,7 +26,7 @@ from typing import Literal
 
 from chatbot.catalogue import Catalogue, Collection, Entry
 from chatbot.embedders.base import Embedder, Vectors
-from chatbot.errors import InputError, NameTaken, PackedFiles, SetupError, UnreadableDocument
+from chatbot.errors import InputError, NameTaken, PackedFiles, UnreadableDocument, room
 from chatbot.index.base import Space, VectorStore
 from chatbot.language import detect
 from chatbot.parse import Member, unpack
@@ -60,7 +61,10 @@ class _Name:
 
 
 class KnowledgeBase:
-    """Any thread may call. Reading never waits; a writer waits while another's document goes in."""
+    """Any thread may call. Reading never waits; a writer waits while another's document goes in.
+
+    Where the disk is full, whatever writes raises DiskFull and leaves what was there.
+    """
 
     def __init__(
         self,
@@ -261,18 +265,19 @@ class KnowledgeBase:
         """Whether `rebuild` has something to do."""
         return self._upkeep.is_outdated()
 
-    def rebuild(self, progress: Progress = silent) -> None:
+    def rebuild(self, progress: Progress = silent, stop: threading.Event | None = None) -> None:
         """Follow a change of embedder or of splitting, while everything is used as it was. Taken up where it was
-        stopped, by `stop` or a crash."""
-        self._upkeep.rebuild(progress)
+        stopped, by `stop` or a crash. `stop`: ends it whenever it is set, before it began too."""
+        self._upkeep.rebuild(progress, stop)
 
     def stop(self) -> None:
         """Ends a `rebuild` that is running, after the batch at hand."""
         self._upkeep.stop()
 
     def close(self) -> None:
-        """Returns when what was deleted is overwritten."""
-        self.stop()
+        """Returns when what was deleted is overwritten. A `rebuild`, or an `add` that its progress ends, writes nothing
+        afterwards."""
+        self._upkeep.close()
         self._behind.shutdown()
 
     @contextmanager
@@ -282,11 +287,12 @@ class KnowledgeBase:
         try:
             if not path.is_file() or path.stat().st_size > self._max_file_bytes:
                 self._stores.read(path, name)  # says what is wrong with it
-            folder.mkdir(parents=True)
             suffix = Path(name).suffix
             copy = folder / f"original{suffix if _SUFFIX.fullmatch(suffix) else ''}"
             try:
-                shutil.copyfile(path, copy)
+                with room(self._files):
+                    folder.mkdir(parents=True)
+                    shutil.copyfile(path, copy)
             except OSError as error:
                 raise UnreadableDocument(f"{name!r} cannot be copied: {error.strerror}") from error
             yield folder, copy
@@ -319,7 +325,8 @@ class KnowledgeBase:
         gone = self._catalogue.passage_ids(old.id) if old else []
         place = self._files / entry.id
         shutil.rmtree(place, ignore_errors=True)  # left by a crash
-        folder.rename(place)
+        with room(self._files):
+            folder.rename(place)
         try:
             ids = [passage.id for batch, _ in vectors for passage in batch]
             self._stores.space.store.upsert(ids, entry.id, [row for _, rows in vectors for row in rows], key)
@@ -345,11 +352,11 @@ class KnowledgeBase:
 
     def _scrub(self) -> None:
         """Behind the caller's back: it takes a second at 100,000 passages. After a crash `reconcile` does it."""
+        self._dirty.clear()
         try:
             with self._stores.writing():
-                self._dirty.clear()
                 self._catalogue.scrub()
-        except SetupError:
+        except Exception:  # nobody waits for it; the next deletion, or the next start, tries again
             log.exception("what was deleted could not be overwritten yet")
 
 
@@ -393,7 +400,7 @@ def _entry(document: Document, document_id: str, size: int, passages: int, colle
 
 
 def _each_in_zip(path: Path, name: str, add: Callable[..., Outcome]) -> Iterator[Outcome]:
-    with TemporaryDirectory() as folder:
+    with room(tempfile.gettempdir()), TemporaryDirectory() as folder:
         try:
             members = unpack(path, name, Path(folder))
         except InputError as error:

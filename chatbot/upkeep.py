@@ -23,6 +23,7 @@ from chatbot.passage import Document, Passage
 from chatbot.progress import Progress, silent
 from chatbot.stores import ARRIVING, BATCH, Stores, embedder_of, sha256_of
 
+_WITH_OUTLINE = "pdf"  # the kind whose headings stand beside the text
 _PAGE = 1_000  # passages looked up at once when vectors are computed again
 _ID = re.compile(r"[0-9a-f]{16}")
 _ABANDONED = 86_400  # seconds after which a folder of a file that is arriving is no other process's any more
@@ -39,13 +40,18 @@ class Rebuilding:
     lexical_only: bool  # nothing is found by meaning until it is done: the earlier embedder cannot be loaded
 
 
+class _Stopped(Exception):
+    """Raised inside `rebuild`, between two steps of it."""
+
+
 class Upkeep:
     def __init__(self, stores: Stores, forgotten: Callable[[], None]) -> None:
         """`forgotten`: called when passages are gone."""
         self._stores = stores
         self._catalogue, self._files = stores.catalogue, stores.files
         self._forgotten = forgotten
-        self._stopped = threading.Event()
+        self._stops: set[threading.Event] = set()  # of the rebuilds that are running; none is ever cleared
+        self._closed = threading.Event()
         self._rebuilding: Rebuilding | None = None
 
     @property
@@ -88,30 +94,45 @@ class Upkeep:
             self._catalogue.cut_otherwise(self._stores.splitter)
         )
 
-    def rebuild(self, progress: Progress = silent) -> None:
+    def rebuild(self, progress: Progress = silent, stop: threading.Event | None = None) -> None:
         """Follow a change of embedder or of splitting, while everything is used as it was. Taken up where it was
-        stopped, by `stop` or a crash."""
+        stopped, by `stop` or a crash. `stop`: ends it whenever it is set, before it began too."""
+        stop = stop or threading.Event()
+
+        def check() -> None:
+            if stop.is_set() or self._closed.is_set():
+                raise _Stopped
 
         def report(done: float, doing: str) -> None:
             self._rebuilding = Rebuilding(done, doing, not self._stores.space.whole)
             progress(done, doing)
 
-        self._stopped.clear()
+        self._stops.add(stop)
         try:
+            check()
             if self._stores.space is not self._stores.chosen:
-                self._change_embedder(report)
+                self._change_embedder(report, check)
             stale = self._catalogue.cut_otherwise(self._stores.splitter)
             for number, document_id in enumerate(stale):
-                if self._stopped.is_set():
-                    return
+                check()
                 report(number / len(stale), "splitting documents again")
-                self._split_again(document_id)
+                self._split_again(document_id, check)
+        except _Stopped:
+            pass
         finally:
+            self._stops.discard(stop)
             self._rebuilding = None
 
     def stop(self) -> None:
         """Ends a `rebuild` that is running, after the batch at hand."""
-        self._stopped.set()
+        for stop in tuple(self._stops):
+            stop.set()
+
+    def close(self) -> None:
+        """Ends a `rebuild`, also one that is only about to begin; one that is still at work writes nothing more."""
+        self._closed.set()
+        with self._stores.writing():
+            pass
 
     def _drop_strangers(self, store: VectorStore, known: dict[str, list[str]]) -> int:
         """How many vectors were of no passage."""
@@ -161,21 +182,23 @@ class Upkeep:
         same = self._stores.document_id(entry.name, sha256_of(originals[0]), entry.collection) == entry.id
         return "" if same else "has changed on disk"
 
-    def _change_embedder(self, progress: Progress) -> None:
+    def _change_embedder(self, progress: Progress, check: Callable[[], None]) -> None:
         """Compute what the chosen embedder has not, then put it in the place of the one that serves."""
         total = max(self._catalogue.count(), 1)
         missing = self._missing()
-        while missing and not self._stopped.is_set():
+        while missing:
+            check()
             progress(1 - len(missing) / total, f"computing {total} vectors with the new embedder")
             batch, missing = missing[:BATCH], missing[BATCH:]
             made = list(self._stores.embed(self._stores.chosen, list(self._catalogue.passages(batch).values())))
             with self._stores.writing():  # so that none deleted meanwhile comes back
+                if self._closed.is_set():
+                    raise _Stopped
                 for passages, vectors in made:
                     self._store_living(passages, vectors)
             missing = missing or self._missing()
-        if self._stopped.is_set():
-            return
         with self._stores.writing():
+            check()
             self._compute(self._stores.chosen, self._catalogue.places(), silent)  # what was added since
             self._stores.adopt()
             self._stores.earlier = None
@@ -191,22 +214,25 @@ class Upkeep:
             documents, rows = zip(*(made[id] for id in ids), strict=True)
             self._stores.chosen.store.upsert(ids, documents, rows, key)
 
-    def _split_again(self, document_id: str) -> None:
+    def _split_again(self, document_id: str, check: Callable[[], None]) -> None:
         """Replace the document's passages by those that it is split into now, at once; the same, nothing moves."""
         try:
             entry, (_, version) = self._catalogue.get(document_id), self._catalogue.cut(document_id)
             document = self._document(entry)
+            check()  # reading takes up to a minute
             passages, old = self._stores.split(document, document_id), self._catalogue.passages_of(document_id)
         except UnknownDocument:  # deleted meanwhile
             return
         if not passages or list(map(_cut, passages)) == list(map(_cut, old)):
             with self._stores.writing():
-                self._catalogue.keep_split(document_id, document.pages, self._stores.splitter)
+                check()
+                self._catalogue.keep_split(document_id, document.pages or None, self._stores.splitter)
             return
         version += 1
         passages = [replace(each, id=f"{document_id}:{version}.{n}") for n, each in enumerate(passages)]
-        vectors = list(self._stores.embed(space := self._stores.space, passages))
+        vectors = list(self._stores.embed(space := self._stores.space, passages, lambda done, of: check()))
         with self._stores.writing():
+            check()
             try:
                 unchanged = self._catalogue.cut(document_id)[1] == version - 1
             except UnknownDocument:
@@ -221,15 +247,20 @@ class Upkeep:
                 each.store.delete_ids([passage.id for passage in old], key)
 
     def _document(self, entry: Entry) -> Document:
-        """From the stored pages; those that an earlier version did not store are read from the original."""
+        """From the stored pages; what an earlier version did not store of them is read from the original, and where
+        that cannot be, the document has no pages."""
         pages = tuple(self._catalogue.pages(entry.id))
-        if not pages:
-            try:
-                (original,) = (self._files / entry.id).glob("*")
-                return self._stores.read(original, entry.name)
-            except (UnreadableDocument, ValueError) as error:
-                log.warning("%r stays split as it is: %s", entry.name, error)
-        return Document(entry.name, entry.kind, pages, entry.notice)
+        if pages and (entry.kind != _WITH_OUTLINE or self._catalogue.knows_headings(entry.id)):
+            return Document(entry.name, entry.kind, pages, entry.notice)
+        try:
+            (original,) = (self._files / entry.id).glob("*")
+            document = self._stores.read(original, entry.name)
+        except (UnreadableDocument, ValueError) as error:
+            log.warning("%r stays split as it is: %s", entry.name, error)
+            return Document(entry.name, entry.kind, (), entry.notice)
+        stored = {page.number: page for page in pages}  # what OCR read, which may be there no more
+        fresh = (page if page.text.strip() else stored.get(page.number, page) for page in document.pages)
+        return replace(document, pages=tuple(fresh))
 
 
 def _age(folder: Path) -> float:

@@ -19,6 +19,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "values": ("errors passage scope conversation events progress", "values"),
     "settings": ("settings", "values"),
     "loading": ("loading", ""),
+    "schema": ("schema", "values"),
     "equations": (
         "rag_token likelihood attribution attributions answers branches fusion language prompt rewrites",
         "values rows equations",
@@ -28,7 +29,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "embedders embedders.base generators generators.base generators.engine index index.base",
         "values equations protocols",
     ),
-    "stores": ("catalogue history", "values equations protocols"),
+    "stores": ("catalogue history", "values schema equations protocols"),
     "judged": ("judged", "values rows stores"),
     "embedders": (
         "embedders.compiled embedders.cross embedders.dpr embedders.hashing embedders.process embedders.sentence"
@@ -56,7 +57,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "steps": (
         "rewrite retrieve generate sampling beam knowledge stores upkeep ingestion",
-        "values equations protocols stores parsers steps",
+        "values schema equations protocols stores parsers steps",
     ),
     "dialogue": ("dialogue", "values equations protocols steps"),
     "assembly": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sqlite3
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from chatbot import Chatbot, open_chatbot
-from chatbot.errors import UnreadableDocument
+from chatbot.errors import HomeDamaged, PackedFiles, UnreadableDocument
 from chatbot.ingestion import Batch, Ingestion
 from chatbot.knowledge import Outcome
 from chatbot.progress import Progress
@@ -337,6 +338,148 @@ def test_a_batch_is_done_only_when_nothing_happens_by_itself(slow: tuple[Slow, I
     third = ingestion.submit([write(tmp_path / "in", "c.md")], owner="me")
     shown: tuple[Batch, ...] = ingestion.batches()
     assert [batch.id for batch in shown] == [third]
+
+
+class Raising:
+    """A knowledge base that raises what a file's name says, and takes every other."""
+
+    errors: dict[str, BaseException] = {  # noqa: RUF012
+        "memory.md": MemoryError(),
+        "locked.md": sqlite3.OperationalError("database is locked"),
+        "io.md": OSError(errno.EIO, "Input/output error"),
+        "panic.md": BaseException("a panic in Rust"),
+    }
+
+    def add(self, file: object, *, name: str, **_: object) -> Outcome:
+        if name in self.errors:
+            raise self.errors[name]
+        return Outcome(name, "added", "", "d1", 1)
+
+
+def test_whatever_is_raised_ends_the_file_with_one_line_and_the_thread_goes_on(tmp_path: Path):
+    ingestion = Ingestion(Raising(), tmp_path / "queue", threads=1)
+    ingestion.submit([write(tmp_path / "in", name) for name in (*Raising.errors, "last.md")])
+    assert ingestion.wait(15)
+    (batch,) = ingestion.batches()
+    ingestion.close()
+    assert [file.state for file in batch.files] == ["failed"] * 4 + ["added"]
+    assert all(file.message and "\n" not in file.message for file in batch.files[:4])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EIO, "Input/output error"), MemoryError(), KeyError("x"), sqlite3.OperationalError("locked")],
+    ids=lambda error: type(error).__name__,
+)
+def test_zips_that_cannot_be_unpacked_fail_and_the_queue_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    class Packed(Raising):
+        def add(self, file: object, *, name: str, **_: object) -> Outcome:
+            if name.endswith(".zip"):
+                raise PackedFiles(name)
+            return super().add(file, name=name)
+
+    def failing(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("chatbot.ingestion.unpack", failing)
+    ingestion = Ingestion(Packed(), tmp_path / "queue", threads=3)
+    ingestion.submit([write(tmp_path / "in", name) for name in ("a.zip", "b.zip", "c.zip")])
+    assert ingestion.wait(15)
+    ingestion.submit([write(tmp_path / "in", "last.md")], owner="another")
+    assert ingestion.wait(15)
+    found = states(ingestion)
+    ingestion.close()
+    assert found == {"a.zip": "failed", "b.zip": "failed", "c.zip": "failed", "last.md": "added"}
+    assert [path for path in (tmp_path / "queue").iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_file_for_which_there_is_no_room_waits_and_goes_in_when_there_is(tmp_path: Path, code: int):
+    class Full(Raising):
+        tries = 0
+
+        def add(self, file: object, *, name: str, **_: object) -> Outcome:
+            self.tries += 1
+            if self.tries == 1:
+                raise OSError(code, os.strerror(code))
+            return super().add(file, name=name)
+
+    ingestion = Ingestion(Full(), tmp_path / "queue", threads=1)
+    ingestion.submit([write(tmp_path / "in", "a.md")])
+    until(lambda: "the disk is full" in ingestion.batches()[0].files[0].message)
+    assert states(ingestion) == {"a.md": "waiting"}
+    assert ingestion.wait(15)
+    (file,) = ingestion.batches()[0].files
+    ingestion.close()
+    assert (file.state, file.message) == ("added", "")
+
+
+def test_a_file_that_asks_and_one_that_was_answered_are_there_still_after_a_restart(tmp_path: Path):
+    with open_here(tmp_path / "home") as first:
+        for name in ("a.md", "b.md"):
+            first.knowledge.add(*write(tmp_path / "old", name, "the first edition")[:1])
+        first.ingestion.submit([write(tmp_path / "in", name, "the second") for name in ("a.md", "b.md")], owner="me")
+        assert first.ingestion.wait(15)
+        assert states(first.ingestion) == {"a.md": "asking", "b.md": "asking"}
+    with open_here(tmp_path / "home") as again:
+        assert states(again.ingestion) == {"a.md": "asking", "b.md": "asking"}
+        (batch,) = again.ingestion.batches("me")
+        again.ingestion._closed = True  # nothing is begun any more
+        for file, choice in zip(batch.files, ("replace", "keep"), strict=True):
+            again.ingestion.answer(file.id, choice, owner="me")
+    with open_here(tmp_path / "home") as last:
+        assert last.ingestion.wait(15)
+        assert states(last.ingestion) == {"a.md": "replaced", "b.md": "added"}
+        assert {entry.name for entry in last.knowledge.documents()} == {"a.md", "b.md", "b (2).md"}
+
+
+def test_a_file_that_asks_outlives_the_next_files_of_its_owner(chatbot: Chatbot, tmp_path: Path):
+    chatbot.knowledge.add(*write(tmp_path / "old", "a.md", "the first edition")[:1])
+    chatbot.ingestion.submit([write(tmp_path / "in", "a.md", "the second edition")], owner="me")
+    assert chatbot.ingestion.wait(15)
+    chatbot.ingestion.submit([write(tmp_path / "in", "b.md")], owner="me")
+    assert chatbot.ingestion.wait(15)
+    assert states(chatbot.ingestion) == {"a.md": "asking", "b.md": "added"}
+
+
+def test_a_cancelled_file_says_so_at_once_and_is_not_begun_anew_after_a_kill(
+    slow: tuple[Slow, Ingestion], tmp_path: Path
+):
+    knowledge, ingestion = slow
+    batch = ingestion.submit([write(tmp_path / "in", name) for name in ("a.md", "b.md")])
+    until(lambda: "embedding" in states(ingestion).values())
+    ingestion.cancel(batch)
+    assert states(ingestion) == {"a.md": "cancelling", "b.md": "cancelled"}
+    assert not ingestion.batches()[0].done
+    with sqlite3.connect(tmp_path / "queue" / "queue.sqlite") as beside:  # what a kill would leave
+        assert {state for (state,) in beside.execute("SELECT state FROM files")} == {"cancelled"}
+    beside.close()
+    knowledge.allowed.release(1000)
+    assert ingestion.wait(15)
+    assert states(ingestion) == {"a.md": "cancelled", "b.md": "cancelled"} and knowledge.added == []
+
+
+def test_a_queue_of_a_later_version_is_refused_in_one_line_and_left_as_it_is(tmp_path: Path):
+    with open_here(tmp_path / "home") as chatbot:
+        chatbot.ingestion.submit([write(tmp_path / "in", "a.md")])
+        assert chatbot.ingestion.wait(15)
+    queue = tmp_path / "home" / "arriving" / "queue.sqlite"
+    with sqlite3.connect(queue) as later:
+        later.execute("PRAGMA user_version = 7")
+    later.close()
+    before = contents(tmp_path / "home")
+    with pytest.raises(HomeDamaged, match=r"queue\.sqlite' is of version 7.*update it") as error:
+        open_here(tmp_path / "home")
+    assert "\n" not in str(error.value)
+    assert contents(tmp_path / "home") == before
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Of every file but those that tell which process has the home."""
+    files = (file for file in folder.rglob("*") if file.is_file() and file.name not in ("lock", "owner"))
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 if __name__ == "__main__":

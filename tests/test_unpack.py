@@ -1,6 +1,9 @@
 """Zips of files, unpacked in the process that parses: whatever a member calls itself, it lies where we say."""
 
+import errno
 import io
+import json
+import random
 import stat
 import zipfile
 from collections.abc import Callable
@@ -10,6 +13,7 @@ import pytest
 
 from chatbot.errors import PackedFiles, UnreadableDocument
 from chatbot.parse import Member, read, unpack
+from chatbot.parse.worker import answer
 
 
 def packed(*members: tuple[str | zipfile.ZipInfo, bytes]) -> bytes:
@@ -117,3 +121,29 @@ def test_zips_in_a_zip_count_together(unpacking):
     assert [member.problem.partition(":")[0] for member in members if not member.path] == [
         "'a.zip/two.zip' is too much, with what it was packed with"
     ]
+
+
+def test_what_the_zips_in_a_zip_unpack_to_counts_together(unpacking):
+    """Three of 180 MB in one: each is within the 512 MB by itself, and the outer holds little."""
+    filler = random.Random(0).randbytes(2_000_000) + bytes(58_000_000)  # within the ratio of a bomb
+    inner = packed(*[(f"{number}.txt", filler) for number in range(3)])
+    members = unpacking(packed(*[(f"{number}.zip", inner) for number in range(3)]))
+    assert [name.rpartition("/")[0] for name in contents_of(members)] == ["a.zip/0.zip"] * 3 + ["a.zip/1.zip"] * 3
+    assert [member.problem.partition(":")[0] for member in members if not member.path] == [
+        "'a.zip/2.zip' is too much, with what it was packed with"
+    ]
+
+
+def contents_of(members: list[Member]) -> list[str]:
+    """Names of those that could be had."""
+    return [member.name for member in members if member.path]
+
+
+def test_a_full_disk_is_no_damage_of_the_zip(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    (tmp_path / "upload").write_bytes(packed(("notes.md", b"# Notes")))
+    told = json.loads(answer({"path": str(tmp_path / "upload"), "name": "a.zip", "folder": str(tmp_path)}))
+    assert told["full"] and "is full" in told["error"]

@@ -288,7 +288,7 @@ def arriving(batches: Sequence[Batch], texts: Texts) -> str:
     body = "".join(
         f'<tr class="mg-{escape(file.state)}"><td class="mg-name">{escape(file.name)}</td>'
         f'<td>{escape(texts[f"status.{file.state}"])}</td><td class="mg-text">{escape(_how(file, texts))}</td></tr>'
-        for file in sorted(files, key=lambda file: file.state not in ("reading", "embedding"))[:SHOWN]
+        for file in sorted(files, key=lambda file: file.state not in ("reading", "embedding", "cancelling"))[:SHOWN]
     )
     more = f'<p class="mg-hint">{escape(texts["arriving.more"].format(count=len(files) - SHOWN))}</p>'
     return (
@@ -317,7 +317,7 @@ def _pace(batches: Sequence[Batch], texts: Texts) -> str:
     files = [file for batch in batches if not batch.done for file in batch.files]
     if not files:
         return ""
-    done = sum(file.state not in ("waiting", "reading", "embedding") for file in files)
+    done = sum(file.state not in ("waiting", "reading", "embedding", "cancelling") for file in files)
     said = [texts["arriving.files"].format(done=done, count=len(files))]
     if rate := max(batch.passages_per_s for batch in batches):
         said.append(texts["arriving.rate"].format(rate=f"{rate:.1f}" if rate < 10 else f"{rate:.0f}"))
@@ -335,7 +335,7 @@ def _how(file: File, texts: Texts) -> str:
     if file.state == "embedding":
         return texts["arriving.embedded"].format(done=file.embedded, count=file.passages)
     passages = texts["outcome.passages"].format(count=file.passages) if file.passages else ""
-    return file.message or ("" if file.state in ("waiting", "reading", "cancelled") else passages)
+    return file.message or ("" if file.state in ("waiting", "reading", "cancelling", "cancelled") else passages)
 
 
 def collections(listed: Sequence[Collection], shown: str | None, texts: Texts) -> str:

@@ -40,6 +40,7 @@ class Apart:
         self._idle_s = idle_s
         self._asking = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed = threading.Event()
         self._ending: threading.Timer | None = None
         self._of_thread = threading.local()
 
@@ -66,7 +67,7 @@ class Apart:
         return self._here.passages(texts)
 
     def parts(self, texts: Sequence[str]) -> list[Vectors]:
-        """Raises SetupError where the process ends again after it was started anew: memory is short."""
+        """Raises SetupError once closed, and where the process ends again after a new start: memory is short."""
         if not getattr(self._of_thread, "apart", False):
             return self._here.parts(texts)
         with self._asking:
@@ -96,6 +97,13 @@ class Apart:
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def close(self) -> None:
+        """For good. What is being embedded in the process is given up, whatever it does."""
+        self._closed.set()
+        if (process := self._process) is not None:
+            process.kill()
+        self._rest()
+
+    def _rest(self) -> None:
         with self._asking:
             self._keep()
             self._end()
@@ -105,6 +113,8 @@ class Apart:
             answer = self._answer(texts)
         except (EOFError, OSError, pickle.UnpicklingError):
             self._end()  # the system may have ended it, for want of memory
+            if self._closed.is_set():
+                raise SetupError("the embedder is closed") from None
             try:
                 answer = self._answer(texts)
             except (EOFError, OSError, pickle.UnpicklingError) as error:
@@ -119,6 +129,8 @@ class Apart:
     def _answer(self, texts: Sequence[str]) -> Any:
         if self._process is None:
             self._process = _start()
+            if self._closed.is_set():  # after it was looked for, to be killed
+                self._process.kill()
             _send(self._process.stdin, self._make)
         _send(self._process.stdin, list(texts))
         assert self._process.stdout is not None
@@ -130,7 +142,7 @@ class Apart:
             self._ending = None
 
     def _end_later(self) -> None:
-        self._ending = threading.Timer(self._idle_s, self.close)
+        self._ending = threading.Timer(self._idle_s, self._rest)
         self._ending.daemon = True
         self._ending.start()
 

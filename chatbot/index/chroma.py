@@ -11,6 +11,7 @@ import hashlib
 import heapq
 import logging
 import re
+import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -29,7 +30,7 @@ from chromadb.errors import ChromaError, NotFoundError
 
 from chatbot.catalogue import Catalogue
 from chatbot.embedders.base import Metric, Vectors, similarity
-from chatbot.errors import HomeDamaged, SetupError, StoreUnreachable, WrongSetting
+from chatbot.errors import HomeDamaged, SetupError, StoreUnreachable, WrongSetting, is_full, room
 from chatbot.index.base import Ranking, Space, distinct
 from chatbot.passage import embedded
 from chatbot.scope import EVERYTHING, Scope
@@ -45,7 +46,8 @@ class Chroma:
     """Vectors of one catalogue (`owner`) and one embedder (`fingerprint`), so that neither are ever mixed.
 
     Each collection of the catalogue's has one of Chroma's: a `where` filter would cost about 180 ms at 100,000 vectors.
-    Raises StoreUnreachable where the server does not answer, HomeDamaged where the folder cannot be read.
+    Raises StoreUnreachable where the server does not answer, HomeDamaged where the folder cannot be read, DiskFull
+    where it cannot be written for want of room.
     """
 
     def __init__(self, where: str | Path, fingerprint: str, owner: str = "", metric: Metric = "cosine") -> None:
@@ -55,6 +57,7 @@ class Chroma:
         self._prefix = f"marginalia-{owner[:32]}" if owner else "marginalia"
         self._name = self._named(fingerprint)
         self._opened: dict[str, Collection] = {}
+        self._stuck = threading.Event()
         logging.getLogger("chromadb.telemetry").setLevel(logging.CRITICAL)
         with self._errors():
             self._client = self._connect()
@@ -193,9 +196,34 @@ class Chroma:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            yield
+            with self._room():
+                yield
         except (httpx.HTTPError, ChromaError, ValueError, OSError) as error:
             raise self._meaning(error) from error
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Where a statement found no room, Chroma's connection keeps its transaction, and whoever writes next waits
+        for ever: it connects anew."""
+        if self._remote:
+            yield
+            return
+        with room(self._where):
+            if self._stuck.is_set():
+                self._connect_anew()
+            try:
+                yield
+            except Exception as error:
+                if is_full(error, self._where):
+                    self._stuck.set()
+                    self._connect_anew()
+                raise
+
+    def _connect_anew(self) -> None:
+        """For every client of this folder in this process."""
+        if (client := getattr(self, "_client", None)) is not None:
+            client._server.start()
+        self._stuck.clear()
 
     def _meaning(self, error: Exception) -> SetupError:
         reason = str(error).partition("\n")[0] or type(error).__name__

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from chatbot.errors import PackedFiles, UnreadableDocument
+from chatbot.errors import DiskFull, PackedFiles, UnreadableDocument
 from chatbot.passage import Document, Heading, Page
 
 MEGABYTE = 1_000_000
@@ -73,7 +73,8 @@ def unpack(
     """What the zip of files at `path` holds, unpacked into the empty `folder` under names of ours.
 
     A zip inside it is unpacked too, one inside that is not. Hidden files are left out, as in folders. Raises
-    UnreadableDocument for a zip bomb or a damaged zip; a single member that cannot be had is named with its problem.
+    UnreadableDocument for a zip bomb or a damaged zip, DiskFull where there is no room; a single member that cannot be
+    had is named with its problem.
     """
     limits = {"timeout_s": timeout_s, "memory": max_memory_bytes}
     answer = _asked(path, name, limits | {"folder": str(folder.resolve())})
@@ -129,6 +130,8 @@ def _asked(path: Path, name: str, request: dict[str, Any]) -> dict[str, Any]:
             f"{name!r} broke its reader (exit {finished.returncode}), as a damaged or enormous file does: "
             "open it in its own program and save a fresh copy"
         ) from error
+    if answer.get("full"):
+        raise DiskFull(answer["error"])
     if "error" in answer:
         raise (PackedFiles if answer.get("packed") else UnreadableDocument)(answer["error"])
     return answer

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from chatbot.errors import PackedFiles, UnreadableDocument
+from chatbot.errors import PackedFiles, UnreadableDocument, room
 from chatbot.parse import archive
 from chatbot.parse.formats import kind_of
 from chatbot.parse.plain import decode
@@ -31,7 +31,7 @@ class Unpacked:
 
 
 def unpack(path: Path, name: str, folder: Path) -> list[Unpacked]:
-    """Raises UnreadableDocument for what is no zip of files, a bomb, or damaged."""
+    """Raises UnreadableDocument for what is no zip of files, a bomb, or damaged; DiskFull where the folder is full."""
     if not _holds_files(path, name):
         raise UnreadableDocument(f"{name!r} is no zip of files: give it as a document")
     return list(_Unpacking(folder).members(path, name, DEEPEST))
@@ -85,7 +85,7 @@ def _extract(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, file: P
     if stat.S_ISLNK(entry.external_attr >> 16):
         raise UnreadableDocument(f"{name!r} is a link to another file: give that file")
     try:
-        with opened.open(entry) as packed, file.open("wb") as out:
+        with room(file), opened.open(entry) as packed, file.open("wb") as out:
             shutil.copyfileobj(packed, out)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
         raise UnreadableDocument(f"{name!r} is damaged, or packed in a way that is not read: pack it again") from error

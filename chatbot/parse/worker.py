@@ -7,13 +7,14 @@ import json
 import math
 import os
 import sys
+import tempfile
 import time
 from dataclasses import astuple
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from chatbot.errors import PackedFiles, UnreadableDocument
+from chatbot.errors import DiskFull, PackedFiles, UnreadableDocument, room
 from chatbot.parse.formats import MODULES, kind_of
 from chatbot.parse.lines import clean
 from chatbot.passage import Document
@@ -42,11 +43,14 @@ def answer(request: dict[str, Any]) -> bytes:
             return _json({"texts": _recognised(path, name, request["scans"], request["timeout_s"])})
         if "folder" in request:
             return _json({"members": _unpacked(path, name, Path(str(request["folder"])))})
-        document = parse(path, name)
+        with room(tempfile.gettempdir()):  # some readers lay what they unpack there
+            document = parse(path, name)
         pages = [(page.number, clean(page.text), list(map(astuple, page.headings))) for page in document.pages]
         return _json({"kind": document.kind, "pages": pages, "notice": document.notice})
     except UnreadableDocument as error:
         return _json({"error": str(error), "packed": isinstance(error, PackedFiles)})
+    except DiskFull as error:
+        return _json({"error": str(error), "full": True})
     except MemoryError:
         return _json({"error": f"{name!r} needs too much memory to read: split it into smaller files"})
     except Exception as error:
