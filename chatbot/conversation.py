@@ -64,6 +64,11 @@ class Reply:
     abstained: bool = False
     notice: str = ""  # what the person should know of how it was made: that something did not fit the window
 
+    @property
+    def sourced(self) -> bool:
+        """Whether some of it comes from a passage, or it says that the documents hold no answer."""
+        return self.abstained or bool(self.citations)
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -79,9 +84,19 @@ class Turn:
     def utterance(self) -> str:
         return self.query.utterance
 
+    def advised(self, how: str) -> Turn:
+        """Where there was no document to search, the turn with this said besides: how one is added there."""
+        if not self.query.text or self.hits or not self.reply.abstained:
+            return self
+        return replace(self, reply=replace(self.reply, text=f"{self.reply.text} {how}"))
+
     def as_json(self) -> dict[str, Any]:
-        """What `ask --json` prints and the page's `/ask` returns; `rating` and `correction` only where there is one."""
+        """What `ask --json` prints and the page's `/ask` returns.
+
+        `rating` and `correction` only where there is one, and `"sourced": false` only where nothing of it has a source.
+        """
         judged = {"rating": self.rating, "correction": self.correction}
+        unsourced = {} if self.reply.sourced else {"sourced": False}
         return {
             "query": self.query.text,
             "language": self.query.language,
@@ -101,6 +116,7 @@ class Turn:
                 for hit, prior in zip(self.hits, self.prior, strict=False)  # the prior has "no passage" besides
             ],
             "timings": dict(self.seconds),
+            **unsourced,
             **{name: value for name, value in judged.items() if value},
         }
 

@@ -17,10 +17,10 @@ from chatbot.errors import UnusableUtterance
 from chatbot.events import Answered, Event, Retrieved, Rewritten, Token
 from chatbot.generate import RAG_TOKEN, Mixing, generate
 from chatbot.generators.base import Generator
-from chatbot.language import detect
+from chatbot.language import detect, words
 from chatbot.prompt import Prompt, answer_prompts, chat_prompt, excerpt, words_for
 from chatbot.retrieve import Finder
-from chatbot.rewrite import Rewriter
+from chatbot.rewrite import FUNCTION_WORDS, Rewriter
 from chatbot.sampling import GREEDY, Sampling, ended, loops
 from chatbot.scope import EVERYTHING, Scope
 
@@ -84,7 +84,7 @@ class Dialogue:
                 break
             yield token
         clock.lap("generate")
-        reply = replace(self._reply(query, found, tokens), notice=self._notice(query, tokens))
+        reply = replace(self._reply(conversation, query, found, tokens), notice=self._notice(query, tokens))
         yield Answered(Turn(query, reply, found.hits, found.prior, clock.seconds))
 
     def _query(self, conversation: Conversation, utterance: str, searched: str) -> Query:
@@ -104,9 +104,11 @@ class Dialogue:
         return utterance
 
     def _tokens(self, conversation: Conversation, query: Query, found: Retrieved) -> Iterator[Token]:
-        if not query.text:
-            return self._say([chat_prompt(conversation, query)], branches((1.0,)))
-        if found.prior[-1] > 0.5 or query.language in self._unread:  # nothing near, or nothing that could be read
+        if query.language in self._unread:
+            return iter(())
+        if not query.text:  # read with what was said before, small generators say that again
+            return self._say([chat_prompt(Conversation(), query)], branches((1.0,)))
+        if found.prior[-1] > 0.5:  # nothing near
             return iter(())
         read = self._reading(found.prior)
         return self._say(answer_prompts(conversation, query, found.hits, read.reads), read)
@@ -131,25 +133,59 @@ class Dialogue:
             return True
         return len(tokens) >= PATIENCE and attribution.confidence(tokens) < self._least_confidence
 
-    def _reply(self, query: Query, found: Retrieved, tokens: list[Token]) -> Reply:
-        words = words_for(query.language)
-        if query.text and not tokens:
-            if found.hits and query.language in self._unread:
-                return _withheld(found, words.unsure)
-            text = words.nothing_found if found.hits else words.no_documents
-            return Reply(text, weights=found.prior, abstained=True)
+    def _reply(self, conversation: Conversation, query: Query, found: Retrieved, tokens: list[Token]) -> Reply:
+        put = words_for(query.language)
         reply = attribution.reply(tokens, found.hits, self._mixing.epsilon)
-        if query.text and reply.confidence < self._least_confidence:
-            return _withheld(found, words.unsure, reply.confidence)
+        if not query.text:
+            known = not reply.text or repeats(conversation, query, reply)
+            return Reply(put.listening if known else reply.text, weights=reply.weights)
+        if not tokens:
+            if found.hits and query.language in self._unread:
+                return _withheld(found, put.unsure)
+            text = put.nothing_found if found.hits else put.no_documents
+            return Reply(text, weights=found.prior, abstained=True)
+        if reply.confidence < self._least_confidence or repeats(conversation, query, reply):
+            return _withheld(found, put.unsure, reply.confidence)
         return reply
 
     def _notice(self, query: Query, tokens: list[Token]) -> str:
         """What the reply was made without, and what ended it early, in the person's language."""
-        words = words_for(query.language)
-        notices = [words.cut[part] for part in (tokens[0].cut if tokens else ())]
+        put = words_for(query.language)
+        notices = [put.cut[part] for part in (tokens[0].cut if tokens else ())]
         if loops("".join(token.text for token in tokens), self._sampling.most_repeats):
-            notices.append(words.looped)
+            notices.append(put.looped)
         return " ".join(notices)
+
+
+def repeats(conversation: Conversation, query: Query, reply: Reply) -> bool:
+    """Whether the reply says, in the same words, what another question was answered with.
+
+    Small generators copy what they said before where a follow-up gives them too little to go by. It is no copy where
+    it cites passages and the earlier one cited others, or the questions are about the same.
+    """
+    alike = [turn for turn in conversation.turns if _words(turn.reply.text) == _words(reply.text)]
+    if any(_words(turn.utterance) == _words(query.utterance) for turn in alike):
+        return False
+    cited = _cited(reply)
+    return any(
+        not (cited and (cited.isdisjoint(_cited(turn.reply) or cited) or _about_the_same(query, turn.query)))
+        for turn in alike
+    )
+
+
+def _words(text: str) -> frozenset[str]:
+    """Of what has none, such as an emoji: the text."""
+    return frozenset(words(text)) or frozenset((text.strip(),))
+
+
+def _cited(reply: Reply) -> frozenset[str]:
+    return frozenset(citation.passage_id for citation in reply.citations)
+
+
+def _about_the_same(some: Query, other: Query) -> bool:
+    """Whether one asks with no word of content that the other has not."""
+    asked, before = (_words(query.question) - FUNCTION_WORDS for query in (some, other))
+    return bool(asked and before) and (asked <= before or before <= asked)
 
 
 def _withheld(found: Retrieved, unsure: str, confidence: float = 0.0) -> Reply:

@@ -37,6 +37,9 @@ class Words:
     nothing_found: str
     unsure: str  # followed by a quotation
     no_documents: str
+    add_by_command: str  # said after it on the command line
+    listening: str  # to a turn that searches nothing, where the generator has no words of its own
+    unsourced: str  # said under a reply that cites nothing
     cut: Mapping[str, str]  # the notice that this part of a prompt did not fit the window
     looped: str  # the notice that a reply said the same again and again
 
@@ -48,7 +51,10 @@ WORDS = {
         chat="You are a friendly assistant that answers questions about documents. Reply in one short sentence.",
         nothing_found="The documents don't hold an answer to this.",
         unsure="I can't answer this reliably from the documents. The closest passage says: ",
-        no_documents="There are no documents yet: add some under Documents, then ask again.",
+        no_documents="There are no documents to search.",
+        add_by_command="Add some with the command `ingest`, then ask again.",
+        listening="What would you like to know from your documents?",
+        unsourced="This was said without a source.",
         cut={
             "conversation": "Earlier turns were left out: the conversation is longer than the model can read.",
             "passage": "Part of the passages was not read: they are longer than the model can read.",
@@ -61,7 +67,10 @@ WORDS = {
         chat="你是一个友好的助手，回答有关用户文档的问题。请用一句话回答。",
         nothing_found="文档中没有这个问题的答案。",
         unsure="我无法根据文档可靠地回答。最接近的段落写道：",
-        no_documents="还没有文档：请先在“文档”中添加，然后再提问。",
+        no_documents="没有可检索的文档。",
+        add_by_command="请先用命令 `ingest` 添加，然后再提问。",
+        listening="您想从文档中了解什么？",
+        unsourced="此回复没有出处。",
         cut={
             "conversation": "对话太长，模型读不完：较早的几轮没有读。",
             "passage": "段落太长，模型读不完：有一部分没有读。",

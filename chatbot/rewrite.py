@@ -150,12 +150,25 @@ def _where_needed(conversation: Conversation, utterance: str, write: Write) -> Q
     language = detect(utterance, conversation.language)
     if SMALL_TALK.fullmatch(utterance) or not words(utterance):
         return Query(utterance, "", language)
-    if not _earlier(conversation):
+    earlier = _earlier(conversation)
+    if not earlier:
         return Query(utterance, utterance, language)
+    if (asked := _asked_before(earlier, utterance)) is not None:
+        return asked
     context = conversational(conversation, utterance)
     if not leans(utterance, language):
         return Query(utterance, utterance, language, context=context)
     return Query(utterance, write(conversation, utterance, language), language, context=context, leans=True)
+
+
+def _asked_before(earlier: Sequence[Turn], utterance: str) -> Query | None:
+    """The query of the same question, where that stood alone and was answered: it is searched as it was then."""
+    same = (
+        turn.query
+        for turn in reversed(earlier)
+        if turn.utterance == utterance and not (turn.query.leans or turn.query.edited or turn.reply.abstained)
+    )
+    return next(same, None)
 
 
 def _earlier(conversation: Conversation) -> list[Turn]:

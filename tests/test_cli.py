@@ -110,9 +110,22 @@ def test_what_cannot_be_done_is_said_in_one_line(run: Run, tmp_path: Path) -> No
 
 
 def test_without_documents_a_question_is_answered_with_what_to_do(run: Run) -> None:
-    answer = printed(run("ask", "What is there?", "--json"))
+    answer = printed(run("ask", "What is there?", "--json", sample="false"))
     assert answer["abstained"]
-    assert "no documents" in answer["reply"]
+    assert "no documents" in answer["reply"] and "`ingest`" in answer["reply"]
+    assert "`ingest`" in run("ask", "文档在哪里？", sample="false").stdout
+
+
+def test_a_fresh_home_answers_from_the_sample(run: Run) -> None:
+    answer = printed(run("ask", "How do I delete a document?", "--json"))
+    assert not answer["abstained"]
+    assert answer["passages"][0]["document"].startswith(("en/", "zh/"))
+
+
+def test_what_is_said_without_a_source_says_so(run: Run) -> None:
+    assert "without a source" in run("ask", "Hello!", sample="false").stdout
+    assert printed(run("ask", "Hello!", "--json", sample="false"))["sourced"] is False
+    assert "没有出处" in run("ask", "你好", sample="false").stdout
 
 
 def test_the_doctor_finds_a_missing_model_and_nothing_else(run: Run) -> None:

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from chatbot import Answered, Chatbot, Conversation, Query, Retrieved, Rewritten, Token, Turn
 from chatbot.dialogue import Dialogue
+from chatbot.embedders.hashing import Hashing
 from chatbot.errors import HomeInUse, UnusableUtterance
 from chatbot.generators.base import Decoding
 from chatbot.generators.scripted import Scripted, best_sentence
 from chatbot.prompt import Prompt, words_for
+from chatbot.retrieve import Given
 from chatbot.rewrite import ByGenerator, Verbatim, believable, leans
 
 Open = Callable[..., Chatbot]
@@ -288,6 +290,90 @@ def test_a_greeting_searches_nothing(open_scripted: Open, documents: list[Path])
     assert turn.query.text == ""
     assert not turn.hits
     assert not turn.reply.abstained
+
+
+def say(chatbot: Chatbot, *utterances: str) -> list[Turn]:
+    """A conversation's turns."""
+    conversation = Conversation()
+    for utterance in utterances:
+        conversation = conversation.plus(ask(chatbot, utterance, conversation))
+    return list(conversation.turns)
+
+
+def parroting(prompt: Prompt) -> str:
+    """Says again what it said last, if that is before it, as a small model does."""
+    said = prompt.conversation[-1][1].upper() if prompt.conversation else ""  # the same words, not the same characters
+    if prompt.passage:
+        return said or best_sentence(prompt)
+    return said if said and prompt.instruction == words_for("en").chat else "Thirty days of leave, friend."
+
+
+def test_a_reply_that_repeats_one_to_another_question_is_withheld(
+    open_scripted: Open, documents: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatbot.assemble.Scripted", lambda: Scripted(parroting))
+    chatbot = open_scripted(k=1)
+    list(chatbot.knowledge.add_all(documents))
+    first, then = say(chatbot, "How many days of leave do employees have?", "And what does the canteen serve?")
+    assert not first.reply.abstained
+    assert then.reply.abstained
+    assert not then.reply.citations
+    assert then.reply.text.startswith(words_for("en").unsure)
+    assert "serves soup" in then.reply.text
+
+
+def test_who_asks_the_same_again_is_told_the_same_again(open_scripted: Open, documents: list[Path]) -> None:
+    chatbot = open_scripted(k=1)
+    list(chatbot.knowledge.add_all(documents))
+    question = "Which soup is there?"
+    first, _, again = say(chatbot, question, "What may hotels in Lyon cost a night?", question)
+    assert not first.reply.abstained
+    assert again.query == first.query
+    assert again.reply == first.reply
+
+
+def test_the_same_words_from_another_passage_are_believed(
+    open_scripted: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = lambda prompt: (prompt.passage or "").rpartition(": ")[2] or "Nobody knows."  # noqa: E731
+    monkeypatch.setattr("chatbot.assemble.Scripted", lambda: Scripted(script))
+    (tmp_path / "hamlet.txt").write_text("Hamlet: William Shakespeare wrote it.")
+    (tmp_path / "macbeth.txt").write_text("Macbeth: William Shakespeare wrote it.")
+    chatbot = open_scripted(k=1)
+    list(chatbot.knowledge.add_all([tmp_path / "hamlet.txt", tmp_path / "macbeth.txt"]))
+    first, then = say(chatbot, "Who wrote Hamlet?", "And who wrote Macbeth?")
+    assert first.reply.text == then.reply.text == "William Shakespeare wrote it."
+    assert {each.passage_id for each in first.reply.citations} != {each.passage_id for each in then.reply.citations}
+
+
+def test_what_searches_nothing_is_never_answered_by_an_earlier_reply(
+    open_scripted: Open, documents: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatbot.assemble.Scripted", lambda: Scripted(parroting))
+    chatbot = open_scripted(k=1)
+    chatbot.knowledge.add(documents[0])
+    turns = say(chatbot, "How many days of leave do employees have?", "thanks", "👍", "ok", "thanks")
+    said = [turn.reply.text for turn in turns]
+    assert said[1] == said[4] == "Thirty days of leave, friend."
+    assert said[2] == said[3] == words_for("en").listening
+    assert not any(turn.reply.confidence for turn in turns[1:])
+
+
+def test_a_greeting_in_a_language_that_the_generator_cannot_speak_is_answered_in_it() -> None:
+    nothing = Given((), Hashing(), k=1, temperature=0.05, no_passage=0.05)
+    *_, last = Dialogue(Verbatim(), nothing, Scripted(), unread=("zh",)).answer(Conversation(), "你好")
+    assert isinstance(last, Answered)
+    assert last.turn.reply.text == words_for("zh").listening
+
+
+def test_what_is_said_without_a_source_is_told_from_what_has_one(open_scripted: Open, documents: list[Path]) -> None:
+    chatbot = open_scripted(no_passage=0.3)
+    chatbot.knowledge.add(documents[0])
+    greeted, cited, declined = say(
+        chatbot, "Hello!", "How many days of leave do employees have?", "Which volcano erupted yesterday?"
+    )
+    assert [turn.reply.sourced for turn in (greeted, cited, declined)] == [False, True, True]
+    assert [turn.as_json().get("sourced") for turn in (greeted, cited, declined)] == [False, None, None]
 
 
 @pytest.mark.parametrize("utterance", ["", "  \n", "x" * 20_000])

@@ -81,3 +81,24 @@ def test_chinese_questions_find_the_chinese_guide(chatbot: Chatbot) -> None:
     turn, _ = ask(chatbot, "如何删除文档？")
     assert turn.query.language == "zh"
     assert "zh/文档.md" in [hit.passage.document for hit in turn.hits[:2]]
+
+
+def test_no_reply_repeats_one_to_another_question(chatbot: Chatbot, tmp_path: Path) -> None:
+    """A small model says again what it said last, to an emoji or to a question that it has nothing for."""
+    (tmp_path / "ellery.md").write_text(LIGHTHOUSE)
+    added = chatbot.knowledge.add(tmp_path / "ellery.md")
+    conversation = Conversation()
+    asked = (
+        "In which year was the lighthouse of Port Ellery built?",
+        "👍",
+        "why?",
+        "In which year was the lighthouse of Port Ellery built?",
+    )
+    for utterance in asked:
+        turn, _ = ask(chatbot, utterance, conversation)
+        conversation = conversation.plus(turn)
+    built, thumb, why, again = (turn.reply for turn in conversation.turns)
+    assert "1873" in built.text and again.text == built.text
+    assert "1873" not in thumb.text and not thumb.sourced
+    assert why.text != built.text
+    chatbot.knowledge.delete(added.document_id)

@@ -102,6 +102,24 @@ def test_a_citation_marks_its_characters_and_names_its_source():
     assert "a.txt" in Page(f"<p>{span[2]}</p>").text and "87%" in Page(f"<p>{span[2]}</p>").text
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_has_no_source_says_so_and_what_was_not_searched_has_no_confidence(language: str):
+    words = texts(language)
+
+    def foot(turn: Turn) -> str:
+        return Page(render.reply(turn, 0, words).partition('<div class="mg-foot">')[2]).text
+
+    confidence, unsourced = words["confidence"].format(percent="82%"), words["unsourced"]
+    assert confidence in foot(answered("Yes.", Citation(0, 4, "d:0", 0.5)))
+    assert unsourced not in foot(answered("Yes.", Citation(0, 4, "d:0", 0.5)))
+    assert confidence in foot(answered("Yes.")) and unsourced in foot(answered("Yes."))
+    greeting = answered("Hello.", query="")
+    assert confidence not in foot(greeting) and unsourced in foot(greeting)
+    assert unsourced not in foot(answered("I can't say. “text”", abstained=True))
+    nothing = Turn(Query("q", "q", "en"), Reply("The documents don't hold it.", abstained=True))
+    assert words["confidence"].format(percent="0%") not in foot(nothing)
+
+
 def test_a_message_is_one_line_so_that_markdown_leaves_it_alone():
     for message in (
         render.reply(answered("a\n\n# b\n\n    c", Citation(0, 4, "d:0", 1.0)), 0, WORDS),

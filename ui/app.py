@@ -15,7 +15,7 @@ import gradio as gr
 
 from chatbot import Conversation, MarginaliaError
 from ui import render
-from ui.assets import listing, stylesheet
+from ui.assets import asset, listing, stylesheet
 from ui.chat import RagChat
 from ui.documents import Documents
 from ui.guard import guard
@@ -76,7 +76,11 @@ class App(gr.Blocks):
         with gr.Sidebar(open=False, width=280, elem_classes="mg-app mg-sidebar"):
             self._conversations = listing()
         self._header = gr.HTML(
-            render.header(words), head=f"<style>{stylesheet()}</style>", apply_default_css=False, elem_classes="mg-app"
+            render.header(words),
+            js_on_load=asset("lang.js"),
+            head=f"<style>{stylesheet()}</style>",
+            apply_default_css=False,
+            elem_classes="mg-app",
         )
         with gr.Tabs(elem_classes="mg-app mg-tabs"):
             with gr.Tab(words["tab.chat"]) as self._chat_tab:
@@ -87,6 +91,7 @@ class App(gr.Blocks):
                     concurrency_limit=concurrency_limit,
                     height="max(300px, calc(100vh - 296px))",  # what is above and below it fits the window
                     choose_scope=True,
+                    documents_tab=True,
                 )
             with gr.Tab(words["tab.documents"]) as self._documents_tab:
                 self._documents = Documents(self._chatbot, self.chat.words, words, self._shared)

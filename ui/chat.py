@@ -52,8 +52,9 @@ class RagChat(gr.Blocks):
     `language`: one of `ui.i18n.LANGUAGES`; None follows each visitor's browser. `concurrency_limit`: replies that are
     generated at once, over all visitors; the others wait. Endpoint `api_name`: utterance -> (reply, JSON of its
     sources), a conversation for each client. `scope`: the documents that are searched; `choose_scope`: each visitor may
-    choose among them. For the host's own events: `conversation` is the `gr.State` that holds the
-    `Conversation`, `asking` the one that holds the turn in progress.
+    choose among them. `documents_tab`: the page has one, which a person without documents is sent to. For the host's
+    own events: `conversation` is the `gr.State` that holds the `Conversation`, `asking` the one that holds the turn in
+    progress.
     """
 
     def __init__(
@@ -67,11 +68,13 @@ class RagChat(gr.Blocks):
         api_name: str = "ask",
         scope: Scope = EVERYTHING,
         choose_scope: bool = False,
+        documents_tab: bool = False,
     ) -> None:
         super().__init__(analytics_enabled=False)
         self._chatbot = chatbot
         self._allowed = scope
         self._language = language
+        self._documents_tab = documents_tab
         self._limits = {"concurrency_limit": concurrency_limit, "concurrency_id": f"marginalia-{id(chatbot)}"}
         with self:
             page = Context.root_block or self
@@ -352,6 +355,8 @@ class RagChat(gr.Blocks):
                         continue
                     drawn_at, panel = time.monotonic(), panel | {"weights": shares.mean}
                 case Answered(turn):
+                    if self._documents_tab and scope == EVERYTHING:
+                        turn = turn.advised(words["documents.none"])
                     yield self._draw(conversation.plus(turn), words, asides)
                     return
                 case _:

@@ -153,8 +153,12 @@ def _corrected(turn: Turn, texts: Texts) -> str:
 
 
 def _foot(turn: Turn, number: int, texts: Texts, last: bool) -> str:
-    confidence = escape(texts["confidence"].format(percent=percent(turn.reply.confidence)))
-    parts = [f'<span title="{escape(texts["confidence.help"])}">{confidence}</span>']
+    parts = []
+    if turn.query.text and (turn.reply.confidence or not turn.reply.abstained):  # some reply was read from passages
+        confidence = escape(texts["confidence"].format(percent=percent(turn.reply.confidence)))
+        parts.append(f'<span title="{escape(texts["confidence.help"])}">{confidence}</span>')
+    if not turn.reply.sourced:
+        parts.append(f'<span class="mg-unsourced">{escape(texts["unsourced"])}</span>')
     if turn.hits:
         parts.append(f'<button class="mg-look mg-t{number}" type="button">{escape(texts["sources.show"])}</button>')
     if last:
@@ -427,7 +431,8 @@ def settings(rows: Sequence[tuple[str, object]], texts: Texts) -> str:
 
 
 def header(texts: Texts) -> str:
-    return f'<div class="mg-header"><h1>Marginalia</h1><p>{escape(texts["tagline"])}</p></div>'
+    name = f"<h1>Marginalia</h1><p>{escape(texts['tagline'])}</p>"
+    return f'<div class="mg-header" lang="{escape(texts["language"])}">{name}</div>'
 
 
 def welcome(texts: Texts) -> str:

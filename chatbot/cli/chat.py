@@ -12,6 +12,7 @@ from pathlib import Path
 from chatbot.cli.terminal import Add, bar, fail, fields, opened, print_json, settings_of, takes_json
 from chatbot.conversation import Conversation, Turn
 from chatbot.errors import MarginaliaError
+from chatbot.prompt import words_for
 from chatbot.scope import Scope
 
 SAMPLE_QUESTIONS = (
@@ -74,6 +75,7 @@ def ask(options: argparse.Namespace) -> int:
     conversation = read(path) if path is not None and path.exists() else Conversation()
     with opened(options) as chatbot:
         with bar() as progress:
+            chatbot.load_sample()
             chatbot.dialogue(progress)
         turn, streamed, scope = None, "", Scope(collections=tuple(options.collection))
         for event in chatbot.answer(conversation, options.question, searched=options.search or "", scope=scope):
@@ -83,7 +85,7 @@ def ask(options: argparse.Namespace) -> int:
                 print(text, end="", flush=True)
                 streamed += text
             if isinstance(event, Answered):
-                turn = event.turn
+                turn = event.turn.advised(words_for(event.turn.query.language).add_by_command)
     assert turn is not None  # a dialogue ends with Answered
     if path is not None:
         write(path, conversation.plus(turn))
@@ -98,6 +100,8 @@ def _print_turn(turn: Turn, streamed: str) -> None:
     if streamed.strip() != turn.reply.text:  # withheld, or nothing was generated
         print(("\n" if streamed else "") + turn.reply.text, end="")
     print()
+    if not turn.reply.sourced:
+        print(f"\n{words_for(turn.query.language).unsourced}")
     if turn.reply.notice:
         print(f"\n{turn.reply.notice}")
     if turn.query.text and turn.query.rewritten:

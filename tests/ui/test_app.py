@@ -17,7 +17,7 @@ from playwright.sync_api import Page, expect
 from chatbot import Chatbot, MarginaliaError, open_chatbot
 from chatbot.knowledge import Rebuilding
 from tests.ui.standin import Knowledge, StandIn
-from tests.ui.test_chat import HOSTILE, answers, ask
+from tests.ui.test_chat import HOSTILE, answers, ask, page_of
 from ui import build_app
 from ui.server import listen
 
@@ -308,6 +308,23 @@ def test_the_application_speaks_chinese(serve, visit, chatbot):
     ask(page, "每年有多少天年假？")
     answers(page, 1)
     expect(page.locator(".mg-reply")).to_contain_text("二十八天")
+
+
+@pytest.mark.parametrize(("locale", "spoken"), [("de-DE", "en"), ("zh-CN", "zh")])
+def test_the_page_names_the_language_of_its_texts_and_where_to_add_documents(serve, visit, chatbot, locale, spoken):
+    page = visit(serve(build_app(chatbot)), locale=locale)
+    expect(page.locator("html")).to_have_attribute("lang", spoken)
+    ask(page, "What is there?")
+    answers(page, 1)
+    expect(page.locator(".mg-reply")).to_contain_text("Documents" if spoken == "en" else "“文档”")
+    expect(page.locator("html")).to_have_attribute("lang", spoken)
+
+
+def test_a_chat_without_a_tab_for_documents_names_none(serve, visit, chatbot):
+    page = visit(serve(page_of(chatbot)))
+    ask(page, "What is there?")
+    answers(page, 1)
+    expect(page.locator(".mg-reply")).to_have_text("There are no documents to search.")
 
 
 def test_every_answer_forbids_the_page_to_reach_other_machines(serve, chatbot):
