@@ -51,6 +51,7 @@ from chatbot.events import Answered, Event, Token
 from chatbot.fetch import fetch, is_address
 from chatbot.fusion import rank_fusion, score_fusion
 from chatbot.generate import Mixing
+from chatbot.generators import disk_cache
 from chatbot.generators.base import Generator
 from chatbot.generators.scripted import Scripted
 from chatbot.history import History, from_messages
@@ -98,6 +99,7 @@ class Chatbot:
         self._lock = shared(chosen.home) if chosen.chroma else lock(chosen.home)
         self._making = threading.Lock()
         self._generator: Generator | None = None
+        self._rewriter: Rewriter | None = None  # it may have a generator of its own
         self._dialogue: Dialogue | None = None
         self._ingestion: Ingestion | None = None
         self._rebuild: threading.Thread | None = None
@@ -143,10 +145,18 @@ class Chatbot:
         be had.
         """
         speaking = self.dialogue()
-        if self._catalogue.meta("forgotten") != self._forgotten:  # another process deleted documents
-            self._forgotten = self._catalogue.meta("forgotten")
+        self._hear()
+        return self._turn(speaking.answer(conversation, utterance, searched=searched, scope=scope))
+
+    def _turn(self, events: Iterator[Event]) -> Iterator[Event]:
+        yield from events
+        self._hear()  # what was deleted elsewhere while it was read
+
+    def _hear(self) -> None:
+        """Forget too where another process deleted documents."""
+        if self.settings.chroma and (told := self._catalogue.meta("forgotten")) != self._forgotten:
+            self._forgotten = told
             self._drop_read()
-        return speaking.answer(conversation, utterance, searched=searched, scope=scope)
 
     def warm(self, progress: Progress = silent) -> None:
         """Fetch what must be fetched and load the models now, so that the first question need not wait for it."""
@@ -160,9 +170,10 @@ class Chatbot:
             if self._generator is None:
                 self._generator = generator(self.settings, progress)
             if self._dialogue is None:
-                least = least_confidence(self.settings, self._generator)
-                vocabulary = Lexical(self._catalogue)
-                self._dialogue = dialogue(self.settings, self.retriever(), self._generator, least, vocabulary)
+                by, least = self._generator, least_confidence(self.settings, self._generator)
+                if self._rewriter is None:
+                    self._rewriter = rewriter(self.settings, lambda: by, Lexical(self._catalogue))
+                self._dialogue = dialogue(self.settings, self.retriever(), by, self._rewriter, least)
             return self._dialogue
 
     def retriever(self) -> Retriever:
@@ -254,16 +265,17 @@ class Chatbot:
 
     def _forget(self) -> None:
         """Drop what the generator keeps of passages, some of which are gone, here and in processes beside this one."""
-        shutil.rmtree(read_passages(self.settings), ignore_errors=True)  # of an earlier process, too
+        disk_cache.forget(read_passages(self.settings))  # of an earlier process, too
         self._drop_read()
         if self.settings.chroma:
             self._forgotten = uuid.uuid4().hex
             self._catalogue.set_meta("forgotten", self._forgotten)
 
     def _drop_read(self) -> None:
-        forget: Callable[[], None] | None = getattr(self._generator, "forget", None)
-        if forget is not None:
-            forget()
+        for each in (self._generator, self._rewriter):
+            forget: Callable[[], None] | None = getattr(each, "forget", None)
+            if forget is not None:
+                forget()
 
     def close(self) -> None:
         self._following.set()
@@ -393,13 +405,12 @@ def generator(chosen: Settings, progress: Progress = silent) -> Generator:
         return Scripted()
     with IMPORTING:
         from chatbot.generators.causal import Causal  # transformers takes seconds to import
-        from chatbot.generators.disk_cache import DiskCache
         from chatbot.generators.seq2seq import Seq2Seq, is_encoder_decoder
 
     model = generator_folder(chosen, progress)
     if is_encoder_decoder(model):
         return Seq2Seq(model, adapter(chosen))
-    disk = DiskCache(read_passages(chosen), chosen.passage_cache_disk_mb * 1_000_000)
+    disk = disk_cache.DiskCache(read_passages(chosen), chosen.passage_cache_disk_mb * 1_000_000)
     if not disk.budget:
         shutil.rmtree(read_passages(chosen), ignore_errors=True)
     return Causal(
@@ -526,10 +537,10 @@ def prior(chosen: Settings, metric: Metric) -> tuple[float, float]:
 
 
 def dialogue(
-    chosen: Settings, finder: Finder, by: Generator, least_confidence: float = 0.0, vocabulary: Vocabulary | None = None
+    chosen: Settings, finder: Finder, by: Generator, rewriter: Rewriter, least_confidence: float = 0.0
 ) -> Dialogue:
     return Dialogue(
-        rewriter(chosen, lambda: by, vocabulary),
+        rewriter,
         finder,
         by,
         sampling=sampling(chosen),
@@ -546,13 +557,15 @@ def replies(chosen: Settings, by: Generator, rows: Sequence[Row], progress: Prog
     """What the product says to each row's question, with the row's passages in place of the knowledge base's."""
     if without := next((row for row in rows if not row.passages), None):
         raise UnreadableData(f"row {without.number} has no passages: give the question some to be answered from")
-    embed, least = embedder(chosen), least_confidence(chosen, by)
+    embed, least, rewrites = embedder(chosen), least_confidence(chosen, by), rewriter(chosen, lambda: by)
     temperature, no_passage = prior(chosen, embed.metric)
     for done, row in enumerate(rows):
         progress(done / len(rows), "answering")
         given = Given(row.passages, embed, k=chosen.k, temperature=temperature, no_passage=no_passage)
         try:
-            events = list(dialogue(chosen, given, by).answer(from_messages(list(messages(row))), row.question))
+            events = list(
+                dialogue(chosen, given, by, rewrites).answer(from_messages(list(messages(row))), row.question)
+            )
         except UnusableUtterance as error:
             raise UnreadableData(f"row {row.number}: {error}") from error
         turn = next(event.turn for event in events if isinstance(event, Answered))

@@ -69,6 +69,8 @@ class Dialogue:
         """
         utterance = self._check(utterance)
         clock = _Clock()
+        begun = getattr(self._generator, "begun", None)  # before passages are found: one may be deleted meanwhile
+        by: Generator = self._generator if begun is None else begun()
         query = self._query(conversation, utterance, searched)
         clock.lap("rewrite")
         yield Rewritten(query)
@@ -76,7 +78,7 @@ class Dialogue:
         clock.lap("retrieve")
         yield found
         tokens: list[Token] = []
-        for token in self._tokens(conversation, query, found):
+        for token in self._tokens(by, conversation, query, found):
             if not tokens:
                 clock.lap("first_token")
             tokens.append(token)
@@ -103,21 +105,21 @@ class Dialogue:
             )
         return utterance
 
-    def _tokens(self, conversation: Conversation, query: Query, found: Retrieved) -> Iterator[Token]:
+    def _tokens(self, by: Generator, conversation: Conversation, query: Query, found: Retrieved) -> Iterator[Token]:
         if query.language in self._unread:
             return iter(())
         if not query.text:  # read with what was said before, small generators say that again
-            return self._say([chat_prompt(Conversation(), query)], branches((1.0,)))
+            return self._say(by, [chat_prompt(Conversation(), query)], branches((1.0,)))
         if found.prior[-1] > 0.5:  # nothing near
             return iter(())
         read = self._reading(found.prior)
-        return self._say(answer_prompts(conversation, query, found.hits, read.reads), read)
+        return self._say(by, answer_prompts(conversation, query, found.hits, read.reads), read)
 
-    def _say(self, prompts: Sequence[Prompt], read: Branches) -> Iterator[Token]:
+    def _say(self, by: Generator, prompts: Sequence[Prompt], read: Branches) -> Iterator[Token]:
         if self._beams == 1:
-            return generate(self._generator, prompts, read.prior, self._sampling, self._mixing, read.shares)
+            return generate(by, prompts, read.prior, self._sampling, self._mixing, read.shares)
         best, *_ = beam(
-            self._generator,
+            by,
             prompts,
             read.prior,
             self._beams,

@@ -116,6 +116,11 @@ class ByGenerator:
         self._generator = generator
         self._worked = worked
 
+    def forget(self) -> None:
+        """Drop what its generator keeps of what it read."""
+        if (forget := getattr(self._generator, "forget", None)) is not None:
+            forget()
+
     def rewrite(self, conversation: Conversation, utterance: str) -> Query:
         return _where_needed(conversation, utterance, self._write)
 

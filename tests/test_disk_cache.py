@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chatbot import Chatbot, Conversation
+from chatbot import Chatbot, Conversation, Retrieved, Token
 from chatbot.assemble import generator, read_passages
 from chatbot.generators.causal import Causal, _from_pretrained, segments
-from chatbot.generators.disk_cache import DiskCache
-from chatbot.generators.passage_cache import keys_of
+from chatbot.generators.disk_cache import DiskCache, forget
+from chatbot.generators.passage_cache import PassageCache, keys_of
 from chatbot.generators.reference import Reference
+from chatbot.history import from_messages
 from chatbot.prompt import Prompt
 from chatbot.settings import load as settings_of
+from chatbot.train.model import Lora, ready
 from tests.test_passage_cache import divergence
 
 ROOT = Path(__file__).parent.parent
@@ -142,11 +147,127 @@ def test_a_process_killed_while_it_writes_leaves_nothing_damaged(tmp_path: Path)
     assert cache.load(bytes(32)) is not None
 
 
-def test_another_models_files_are_deleted_when_one_comes_to_use(tmp_path: Path) -> None:
-    on_disk(tmp_path, fingerprint="one").keep(keys(1), [MEMORY])
-    assert on_disk(tmp_path, fingerprint="one").load(keys(1)[0]) is not None
-    assert on_disk(tmp_path, fingerprint="other").load(keys(1)[0]) is None
-    assert files(tmp_path) == []
+def test_models_share_a_place_and_read_nothing_of_each_others(tmp_path: Path) -> None:
+    one, other = (on_disk(tmp_path, fingerprint=name) for name in ("one", "other"))
+    one.keep(keys(1), [MEMORY])
+    assert other.load(keys(1)[0]) is None
+    other.keep(keys(1), [2 * MEMORY])
+    for fingerprint, memory in (("one", MEMORY), ("other", 2 * MEMORY)):
+        assert torch.equal(on_disk(tmp_path, fingerprint=fingerprint).load(keys(1)[0]), memory)
+
+
+def test_the_budget_is_of_all_models_together_and_what_nothing_uses_any_more_goes_first(tmp_path: Path) -> None:
+    folder = tmp_path / "passages"
+    gone = on_disk(folder, fingerprint="gone")
+    gone.keep(keys(1, 2), [MEMORY, MEMORY])
+    each = gone.size // 2
+    one, other = (on_disk(folder, 3 * each, name) for name in ("one", "other"))
+    one.keep(keys(3), [MEMORY])
+    other.keep(keys(4), [MEMORY])
+    assert other.size == one.size == 3 * each == sum(path.stat().st_size for path in files(folder))
+    assert gone.load(keys(1)[0]) is not None  # what it begins with, used last of the two
+    one.keep(keys(5), [MEMORY])
+    assert [cache.load(keys(n)[0]) is not None for cache, n in ((gone, 1), (one, 3), (other, 4), (one, 5))] == [
+        False, True, True, True,
+    ]  # fmt: skip
+    assert len(list(folder.iterdir())) == 2
+    one.keep(keys(3), [MEMORY])
+    one.keep(keys(6), [MEMORY])
+    assert other.load(keys(4)[0]) is None
+
+
+def test_what_was_begun_before_something_was_forgotten_is_not_kept_whoever_forgot_it(tmp_path: Path) -> None:
+    folder = tmp_path / "passages"
+    one, other = (on_disk(folder, fingerprint=name) for name in ("one", "other"))
+    one.keep(keys(1), [MEMORY])
+    begun = one.begun(), other.begun()
+    forget(folder)
+    for cache, since in zip((one, other), begun, strict=True):
+        cache.keep(keys(1), [MEMORY], since)
+    assert files(folder) == []
+    one.keep(keys(1), [MEMORY], one.begun())
+    assert len(files(folder)) == 1
+
+
+def test_threads_that_keep_and_forget_leave_nothing_of_before(tmp_path: Path) -> None:
+    folder = tmp_path / "passages"
+    caches = [on_disk(folder, fingerprint=name) for name in ("one", "other")]
+    begun = [cache.begun() for cache in caches]
+
+    def keep(number: int) -> None:
+        caches[number % 2].keep(keys(number), [MEMORY], begun[number % 2])
+
+    with ThreadPoolExecutor(4) as pool:
+        done = [pool.submit(keep, number) for number in range(40)]
+        forget(folder)
+    assert all(each.exception() is None for each in done)
+    assert files(folder) == []
+
+
+class Kept:
+    """All memories that any passage cache of this process holds, but those that were there before."""
+
+    def __init__(self) -> None:
+        self._before = {id(cache) for cache in self._caches()}
+
+    def __call__(self) -> list[int]:
+        return [len(cache) for cache in self._caches() if id(cache) not in self._before]
+
+    def _caches(self) -> list[PassageCache]:
+        gc.collect()
+        return [each for each in gc.get_objects() if type(each) is PassageCache]
+
+
+@pytest.fixture(scope="module")
+def rewriter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `train rewriter` leaves one."""
+    folder = tmp_path_factory.mktemp("rewriter")
+    ready(str(tiny_llama), Lora(2)).save(folder, str(tiny_llama))
+    return folder
+
+
+@pytest.mark.parametrize("when", ["found", "reading", "replying"])
+def test_a_passage_deleted_in_the_middle_of_its_turn_is_kept_nowhere(
+    when: str, open_scripted: Callable[..., Chatbot], tiny_llama: Path, rewriter: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (tmp_path / "notes.txt").write_text("The harbour master is called Ada Quayle.")
+    kept = Kept()
+    chatbot = open_scripted(
+        generator=str(tiny_llama), engine="transformers", rewriter=str(rewriter), passage_cache_disk_mb=10,
+        max_reply_tokens=3, no_passage=-0.5, least_confidence=0, sample=False,
+    )  # fmt: skip
+    folder = read_passages(chatbot.settings)
+    document = chatbot.knowledge.add(tmp_path / "notes.txt").document_id
+    told = from_messages([("user", "Who is the harbour master?"), ("assistant", "Ada Quayle.")])
+    list(chatbot.answer(told, "And what is she called?"))
+    assert files(folder)
+    assert sorted(map(bool, kept())) == [True, True]  # the rewriter's generator keeps what it read, too
+    chatbot.knowledge.delete(document)
+    assert (files(folder), kept()) == ([], [0, 0])
+
+    document = chatbot.knowledge.add(tmp_path / "notes.txt").document_id
+    read = Reference.read
+
+    def deleting(*given: Any, **named: Any) -> Any:
+        rows = read(*given, **named)
+        if chatbot.knowledge.documents():
+            chatbot.knowledge.delete(document)
+        return rows
+
+    for event in chatbot.answer(told, "And what is she called?"):
+        if isinstance(event, Retrieved):
+            assert event.hits
+            if when == "found":
+                chatbot.knowledge.delete(document)
+            if when == "reading":
+                monkeypatch.setattr(Reference, "read", deleting)
+        if isinstance(event, Token):
+            monkeypatch.undo()
+            if when == "replying" and chatbot.knowledge.documents():
+                chatbot.knowledge.delete(document)
+    assert chatbot.knowledge.documents() == []
+    assert (files(folder), kept()) == ([], [0, 0])
 
 
 def test_a_full_disk_keeps_no_passage_and_fails_no_reply(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 from chatbot import assemble
 from chatbot.errors import WrongSetting
 from chatbot.generators.scripted import Scripted
+from chatbot.passage import Passage
 from chatbot.rewrite import ByGenerator, ByTerms, Verbatim
+from chatbot.rows import Row
 from chatbot.settings import Settings, load
 
 
@@ -37,6 +39,16 @@ def test_the_trained_rewriter_is_the_default_generator_with_matrices_of_its_own(
     assert made[0].generator == "smollm2-135m-instruct"
     assert assemble.adapter(made[0]) == made[0].adapter
     assert Path(made[0].adapter).name == "smollm2-135m-instruct-rewriter"
+
+
+def test_measuring_replies_makes_the_rewriters_generator_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Settings] = []
+    monkeypatch.setattr(assemble, "generator", lambda chosen: made.append(chosen) or Scripted())
+    passage = Passage("t", "d", "notes.txt", "The text is about boats.")
+    rows = [Row(number, (("Who?", "Ada."),), "And what is it?", (passage,), ("boats",)) for number in (1, 2, 3)]
+    outcomes = list(assemble.replies(chosen(tmp_path, rewriter="trained", embedder="hashing"), Scripted(), rows))
+    assert [outcome.row.number for outcome in outcomes] == [1, 2, 3]
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("name", ["rewriter", "query_encoder"])

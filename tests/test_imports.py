@@ -89,7 +89,7 @@ OWNERS: dict[str, str] = {
     "chromadb": "chatbot.index.chroma",
     "docx": "chatbot.parse.word",
     "fastapi": "ui.server",
-    "filelock": "chatbot.assemble",
+    "filelock": "chatbot.assemble chatbot.generators.disk_cache",
     "gradio": "ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.guard ui.server",
     "huggingface_hub": "chatbot.embedders.weights",
     "httpx": "chatbot.fetch chatbot.index.chroma",

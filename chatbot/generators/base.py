@@ -30,7 +30,10 @@ class Decoding(Protocol):
 
 
 class Generator(Protocol):
-    """It may also have `refusal: int | None`, the token that a refusal begins with, where it was trained to refuse."""
+    """It may also have `refusal: int | None`, the token that a refusal begins with, where it was trained to refuse.
+
+    Where it keeps what it read it has `forget()`, and `begun() -> Generator`: itself, keeping nothing after a `forget`.
+    """
 
     @property
     def end_tokens(self) -> frozenset[int]:

@@ -27,10 +27,10 @@ from transformers.utils import logging as transformers_logging
 from chatbot.errors import MissingModel, UnusableUtterance
 from chatbot.generators import lean, openvino
 from chatbot.generators.adapter import Note, adapted, note_in
-from chatbot.generators.base import Decoding
+from chatbot.generators.base import Decoding, Generator
 from chatbot.generators.disk_cache import DiskCache
 from chatbot.generators.engine import Engine, Rows
-from chatbot.generators.passage_cache import PassageCache, keys_of, packed
+from chatbot.generators.passage_cache import PassageCache, Since, keys_of, packed
 from chatbot.generators.reference import Reference
 from chatbot.loading import NOT_LOADED, has_openvino
 from chatbot.prompt import Prompt
@@ -89,6 +89,11 @@ class Causal:
         """Drop what is kept of every passage: call it when a document is deleted or replaced."""
         self.cache.clear()
 
+    def begun(self) -> Generator:
+        """The same generator for one turn, to be taken before passages are looked up: where `forget` is called after,
+        it keeps nothing of what it reads."""
+        return _Begun(self, self.cache.begun())
+
     @property
     def end_tokens(self) -> frozenset[int]:
         return self._load().end_tokens
@@ -130,7 +135,9 @@ class Causal:
         """Of one number of the keys and values that a step reads."""
         return self._load().engine.number_bytes
 
-    def read(self, prompts: Sequence[Prompt]) -> Decoding:
+    def read(self, prompts: Sequence[Prompt], since: Since | None = None) -> Decoding:
+        """`since`: see `PassageCache.begun`; None: now."""
+        since = self.cache.begun() if since is None else since
         loaded = self._load()
         limit = None if loaded.window is None else loaded.window - self._reserve
         with self._tokenizing:
@@ -138,7 +145,7 @@ class Causal:
         pieces = [_pieces(parts) for parts, _ in fitted]
         asked = [_asked(parts) for parts, _ in fitted] if loaded.judges and len(prompts) > 1 else []
         tail = 1 + max((end for end, _ in asked), default=0)
-        rows = _read(loaded.engine, self.cache, pieces, [_lasting(parts) for parts, _ in fitted], tail)
+        rows = _read(loaded.engine, self.cache, pieces, [_lasting(parts) for parts, _ in fitted], tail, since)
         reading = _Reading(rows, loaded.tokenizer, tuple(sorted({what for _, cut in fitted for what in cut})))
         if asked and all(tokens for _, tokens in asked):
             reading.log_question = torch.stack(list(map(_log_question, rows.tail(), asked)))
@@ -161,6 +168,25 @@ class Causal:
                 if self.cache.disk is not None and self._loaded.engine.fingerprint is not None:
                     self.cache.disk.open(self._loaded.engine.fingerprint)
             return self._loaded
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """See `Causal.begun`."""
+
+    _by: Causal
+    _since: Since
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        return self._by.end_tokens
+
+    @property
+    def refusal(self) -> int | None:
+        return self._by.refusal
+
+    def read(self, prompts: Sequence[Prompt]) -> Decoding:
+        return self._by.read(prompts, self._since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +255,7 @@ def _read(
     prompts: Sequence[Sequence[list[int]]],
     lasting: Sequence[int] = (),
     tail: int = 1,
+    since: Since | None = None,
 ) -> Rows:
     """Read prompts, each a list of segments, of which as many as are held but the last one are not read again.
 
@@ -242,7 +269,7 @@ def _read(
             [[id for segment in segments for id in segment] for segments in prompts], [[]] * len(prompts), tail
         )
     keys = [keys_of(engine.fingerprint, segments) for segments in prompts]
-    held = [cache.held(row[:-1]) for row in keys]
+    held = [cache.held(row[:-1], since) for row in keys]
 
     def read(rows: Sequence[int], ends: Sequence[int], tail: int = 1) -> Rows:
         """Bring each of these prompts from what is held of it up to its segment `end`."""
@@ -253,7 +280,7 @@ def _read(
             lengths = [len(segment) for segment in segments]
             parts = torch.split(memories.memory(place), lengths, dim=3)
             held[row] = held[row] + [packed(part) for part in parts]
-            cache.keep(keys[row][: len(held[row])], held[row], lasting[row] if lasting else 0)
+            cache.keep(keys[row][: len(held[row])], held[row], lasting[row] if lasting else 0, since)
         return memories
 
     fresh = [row for row in range(len(prompts)) if not held[row] and len(prompts[row]) > 1]

@@ -2,7 +2,8 @@
 
 A file is written beside its place and moved there whole, and holds a checksum: what a crash, or a disk, left damaged
 is deleted, and read again by the model. Nothing is waited for to reach the disk. One model's files lie in one folder,
-named for its weights, and for the code that read with them; another model's are deleted when one comes to use.
+named for its weights, and for the code that read with them. Several models, and processes, may share the place: the
+files alone say what is kept, and the budget is of all together, so what is no longer used makes room for what is.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ import contextlib
 import hashlib
 import os
 import shutil
-import threading
 import time
 import uuid
 import zlib
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -29,93 +29,128 @@ _ARRIVING = ".arriving-"
 
 
 class DiskCache:
-    """Any number of threads may use it. `budget` in bytes, of whole files. Does nothing before `open`."""
+    """Any number of threads may use it, and processes one place. `budget` in bytes, of whole files, of all models
+    together. Does nothing before `open`."""
 
     def __init__(self, folder: Path, budget: int) -> None:
         self.budget = budget
         self._all = folder
         self._folder: Path | None = None
-        self._lock = threading.Lock()
-        self._sizes: OrderedDict[str, int] = OrderedDict()  # by name, least recently used first
 
     @property
     def size(self) -> int:
-        """Bytes."""
-        return sum(self._sizes.values())
+        """Bytes, of all models."""
+        return sum(size for _, size, _ in _files(self._all))
 
     def open(self, fingerprint: str) -> None:
-        """Find what an earlier process left of this model's, and delete what others' is there."""
-        with self._lock:
-            self._folder = self._all / _named(fingerprint)
-            for other in self._all.glob("*"):
-                if other != self._folder:
-                    shutil.rmtree(other, ignore_errors=True)
-            found = []
-            for file in self._folder.glob("*"):
-                if file.name.startswith(_ARRIVING):
+        """Use what an earlier process left of this model's, as far as the budget goes."""
+        folder = self._all / _named(fingerprint)
+        with contextlib.suppress(OSError):
+            self._all.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(self._all):
+                for file in folder.glob(f"{_ARRIVING}*"):
                     file.unlink(missing_ok=True)
-                else:
-                    found.append((file.stat().st_mtime_ns, file.name, file.stat().st_size))
-            self._sizes = OrderedDict((name, size) for _, name, size in sorted(found))
-            self._shrink()
+                self._shrink()
+        self._folder = folder
+
+    def begun(self) -> str:
+        """What has been forgotten up to now, for `keep`: what is read before a `forget` is not kept after it."""
+        return _forgotten(self._all)
 
     def load(self, key: bytes) -> Tensor | None:
         """None: it is not there, or damaged."""
-        with self._lock:
-            folder = self._folder
-            if folder is None or key.hex() not in self._sizes:
-                return None
+        if self._folder is None:
+            return None
+        file = self._folder / key.hex()
         try:
-            memory = _unpacked((folder / key.hex()).read_bytes())
-        except OSError:  # deleted meanwhile
-            memory = None
-        if memory is None:
-            with self._lock:
-                self._drop(key.hex())
+            memory = _unpacked(file.read_bytes())
+            if memory is None:
+                file.unlink(missing_ok=True)
+        except OSError:  # not there, or deleted meanwhile
+            return None
         return memory
 
-    def keep(self, keys: Sequence[bytes], memories: Sequence[Tensor]) -> None:
-        """Memories of a run of segments from the first on, just used."""
-        with self._lock:
-            if self._folder is None:
+    def keep(self, keys: Sequence[bytes], memories: Sequence[Tensor], since: str | None = None) -> None:
+        """Memories of a run of segments from the first on, just used. `since`: see `begun`; None: now."""
+        folder = self._folder
+        if folder is None:
+            return
+        with contextlib.suppress(OSError), _alone(self._all):  # a full disk is no reason not to reply
+            if since is not None and since != self.begun():
                 return
-            for key, memory in zip(keys, memories, strict=True):
-                if key.hex() not in self._sizes:
-                    self._write(self._folder / key.hex(), memory)
+            files = [folder / key.hex() for key in keys]
+            missing = [(file, memory) for file, memory in zip(files, memories, strict=True) if not file.exists()]
+            for file, memory in missing:
+                _write(file, memory)
             now = time.time_ns()
-            for place, key in enumerate(reversed(keys)):  # the first segment last, so that it outlives the others
-                if key.hex() in self._sizes:
-                    self._sizes.move_to_end(key.hex())
-                    with contextlib.suppress(OSError):  # deleted meanwhile: `load` will find out
-                        os.utime(self._folder / key.hex(), ns=(now + place, now + place))
-            self._shrink()
+            for place, file in enumerate(reversed(files)):  # the first segment last, so that it outlives the others
+                os.utime(file, ns=(now + place, now + place))
+            if missing:
+                self._shrink()
 
     def clear(self) -> None:
-        with self._lock:
-            for name in list(self._sizes):
-                self._drop(name)
-
-    def _write(self, place: Path, memory: Tensor) -> None:
-        arriving = place.with_name(f"{_ARRIVING}{uuid.uuid4().hex}")
-        content = _packed(memory)
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            arriving.write_bytes(content)
-            arriving.replace(place)
-        except OSError:  # a full disk is no reason not to reply: this one is not kept
-            with contextlib.suppress(OSError):
-                arriving.unlink()
-        else:
-            self._sizes[place.name] = len(content)
+        forget(self._all)
 
     def _shrink(self) -> None:
-        while self._sizes and self.size > self.budget:
-            self._drop(next(iter(self._sizes)))
+        """Whatever was used least recently goes, of models that nothing uses any more too."""
+        found = sorted(_files(self._all))
+        size = sum(size for _, size, _ in found)
+        for _, bytes, file in found:
+            if size <= self.budget:
+                return
+            file.unlink(missing_ok=True)
+            size -= bytes
+            with contextlib.suppress(OSError):  # a folder goes with its last file
+                file.parent.rmdir()
 
-    def _drop(self, name: str) -> None:
-        self._sizes.pop(name, None)
-        if self._folder is not None:
-            (self._folder / name).unlink(missing_ok=True)
+
+def forget(folder: Path) -> None:
+    """Delete what any model made of passages; nothing that is being read meanwhile, by any process, is kept after."""
+    if not folder.parent.is_dir():  # nobody has kept anything here
+        return
+    try:
+        with _alone(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            _mark(folder).write_text(uuid.uuid4().hex, encoding="utf-8")
+    except OSError:  # nobody else can write here either
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alone(folder: Path) -> FileLock:
+    """One at a time, of all threads and processes: a lock of its own each time, for one that is held lets its owner
+    in."""
+    return FileLock(folder.with_name(f"{folder.name}.lock"))
+
+
+def _mark(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.forgotten")
+
+
+def _forgotten(folder: Path) -> str:
+    try:
+        return _mark(folder).read_text(encoding="utf-8")
+    except OSError:  # nothing yet
+        return ""
+
+
+def _files(folder: Path) -> Iterator[tuple[int, int, Path]]:
+    """(when last used, bytes, file) of all that is kept."""
+    for file in folder.glob("*/*"):
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            found = file.stat()
+            yield found.st_mtime_ns, found.st_size, file
+
+
+def _write(place: Path, memory: Tensor) -> None:
+    arriving = place.with_name(f"{_ARRIVING}{uuid.uuid4().hex}")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        arriving.write_bytes(_packed(memory))
+        arriving.replace(place)
+    except OSError:
+        with contextlib.suppress(OSError):
+            arriving.unlink()
+        raise
 
 
 def _named(fingerprint: str) -> str:

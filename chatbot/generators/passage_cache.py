@@ -37,6 +37,9 @@ def packed(memory: Tensor) -> Tensor:
     return memory.clamp(-bound, bound).to(torch.float16, memory_format=torch.contiguous_format)
 
 
+Since = tuple[int, str]  # what had been forgotten, in memory and on disk
+
+
 class PassageCache:
     """Any number of threads may use it. `budget` in bytes; 0 keeps nothing here. `disk`: where more is kept."""
 
@@ -46,6 +49,7 @@ class PassageCache:
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()  # least recently used first
         self._size = 0
+        self._cleared = 0  # times
 
     @property
     def size(self) -> int:
@@ -55,8 +59,16 @@ class PassageCache:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def held(self, keys: Sequence[bytes]) -> list[Tensor]:
+    def begun(self) -> Since:
+        """To be taken before what is read is looked up, and given to `keep`: after a `clear` since then it keeps none.
+
+        So a passage that is deleted while it is found, or read, is not kept.
+        """
+        return self._cleared, "" if self.disk is None else self.disk.begun()
+
+    def held(self, keys: Sequence[bytes], since: Since | None = None) -> list[Tensor]:
         """The memories of the longest run of segments, from the first on, that are all here."""
+        since = self.begun() if since is None else since
         with self._lock:
             found = []
             for key in keys:
@@ -71,14 +83,18 @@ class PassageCache:
                     break
                 found.append(memory)
             if len(found) > here:
-                self.keep(keys[: len(found)], found)
+                self.keep(keys[: len(found)], found, since=since)
         return found
 
-    def keep(self, keys: Sequence[bytes], memories: Sequence[Tensor], lasting: int = 0) -> None:
-        """Memories of a run of segments from the first on; of the first `lasting`, also on disk."""
-        if self.disk is not None and lasting:
-            self.disk.keep(keys[:lasting], memories[:lasting])
+    def keep(
+        self, keys: Sequence[bytes], memories: Sequence[Tensor], lasting: int = 0, since: Since | None = None
+    ) -> None:
+        """Memories of a run of segments from the first on; of the first `lasting`, also on disk. `since`: see `begun`;
+        None: now."""
+        since = self.begun() if since is None else since
         with self._lock:
+            if since[0] != self._cleared:
+                return
             for key, memory in zip(keys, memories, strict=True):
                 if key not in self._kept:
                     self._kept[key] = memory
@@ -87,9 +103,12 @@ class PassageCache:
             while self._size > self.budget:
                 _, dropped = self._kept.popitem(last=False)
                 self._size -= dropped.nbytes
+        if self.disk is not None and lasting:
+            self.disk.keep(keys[:lasting], memories[:lasting], since[1])
 
     def clear(self) -> None:
         with self._lock:
+            self._cleared += 1
             self._kept.clear()
             self._size = 0
         if self.disk is not None:
