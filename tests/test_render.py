@@ -57,7 +57,7 @@ def answered(text: str, *citations: Citation, abstained: bool = False, query: st
 
 
 def reply_text(turn: Turn) -> str:
-    found = re.search(r'<div class="mg-reply">(.*?)</div>', render.reply(turn, 0, WORDS))
+    found = re.search(r'<div class="mg-reply" dir="auto">(.*?)</div>', render.reply(turn, 0, WORDS))
     assert found
     return Page(found[1]).text
 

@@ -134,11 +134,11 @@ class RagChat(gr.Blocks):
                 self._panel = gr.HTML(
                     panel_value(),
                     html_template="${value.html || empty}",
-                    js_on_load=asset("panel.js"),
+                    js_on_load=asset("panel.js") + asset("reader.js"),
                     head=f"<style>{stylesheet()}</style>",
                     apply_default_css=False,
                     empty=render.no_sources_yet(words),
-                    copied=words["copied"],
+                    **_spoken(words),
                     elem_classes="mg-panel",
                 )
                 self._place = gr.HTML(
@@ -236,6 +236,7 @@ class RagChat(gr.Blocks):
         )
         self._changes = [streamed, undone, started_over, judged, corrected]
         self._panel.look(self._look, [self.conversation], [self._panel], **quick)
+        self._panel.leave(_folded, None, [self._correcting, self._correction, self._search], **quick)
         for wanted in (self._panel.place, self._place.further):
             wanted(self._show_place, states, [self._place], **quick)
         gr.on([self.load, self._textbox.submit], self._tell, None, [self._notice], **quick)
@@ -480,13 +481,18 @@ class RagChat(gr.Blocks):
             gr.Textbox(label=words["search.label"], submit_btn=words["search.again"]),
             gr.Textbox(placeholder=words["placeholder"], label=words["placeholder"]),
             gr.Button(words["new_chat"]),
-            gr.HTML(empty=render.no_sources_yet(words), copied=words["copied"]),
+            gr.HTML(empty=render.no_sources_yet(words), **_spoken(words)),
             *(self._chooser.translate(words) if self._chooser else ()),
         )
 
 
 def _unchanged(outputs: Sequence[gr.blocks.Block]) -> tuple[Any, ...]:
     return (gr.skip(),) * len(outputs)
+
+
+def _spoken(words: Texts) -> dict[str, str]:
+    """The words that the scripts put on the page."""
+    return {name: words[name] for name in ("copied", "send", "stop", "conversation")}
 
 
 def _unfolding(label: str, button: str) -> gr.Textbox:
@@ -500,6 +506,11 @@ def _unfolding(label: str, button: str) -> gr.Textbox:
         max_lines=8,
         elem_classes="mg-correcting",
     )
+
+
+def _folded() -> tuple[Any, ...]:
+    """Without the fields that unfold: what was written in them is not taken."""
+    return None, _correction(), _search()
 
 
 def _correction(turn: Turn | None = None) -> gr.Textbox:

@@ -83,7 +83,12 @@ class Documents:
                 self._replace = gr.Checkbox(label=words["replace"], info=words["replace.help"], container=False)
         self._asked = gr.HTML(js_on_load=_ASKED_SCRIPT, apply_default_css=False, elem_classes="mg-app")
         self._cancel = gr.Button(words["arriving.cancel"], visible=False, size="sm", elem_classes="mg-new")
-        self._arriving = gr.HTML(apply_default_css=False, elem_classes="mg-app", min_height=24)
+        self._arriving = gr.HTML(
+            js_on_load="element.closest('.mg-arriving').tabIndex = 0;",  # it scrolls: so that the keyboard can
+            apply_default_css=False,
+            elem_classes="mg-app mg-arriving",
+            min_height=24,
+        )
         self._collections = listing()
         self._listed = listing()
 

@@ -100,13 +100,13 @@ def escape(text: str) -> str:
 
 
 def utterance(text: str) -> str:
-    return f'<div class="mg-utterance">{escape(text)}</div>'
+    return f'<div class="mg-utterance" dir="auto">{escape(text)}</div>'
 
 
 def unfinished(query: Query | None, text: str, waiting: str, texts: Texts) -> str:
     """A reply while it streams; `waiting` is what it waits for before its first word."""
     body = (
-        f'<div class="mg-reply">{escape(text)}<span class="mg-caret"></span></div>'
+        f'<div class="mg-reply" dir="auto">{escape(text)}<span class="mg-caret"></span></div>'
         if text
         else f'<div class="mg-waiting">{escape(waiting)}</div>'
     )
@@ -115,10 +115,10 @@ def unfinished(query: Query | None, text: str, waiting: str, texts: Texts) -> st
 
 def broken_off(query: Query | None, text: str, note: str, texts: Texts) -> str:
     """A reply that was stopped or failed: what there was of it, and why it ends."""
-    body = f'<div class="mg-reply">{escape(text)}</div>' if text else ""
+    body = f'<div class="mg-reply" dir="auto">{escape(text)}</div>' if text else ""
     return (
         f'<div class="mg-message mg-broken-off">{_searched(query, texts)}{body}'
-        f'<div class="mg-note" role="status">{escape(note)}</div></div>'
+        f'<div class="mg-note">{escape(note)}</div></div>'
     )
 
 
@@ -133,7 +133,7 @@ def reply(turn: Turn, number: int, texts: Texts, last: bool = False) -> str:
     searched = _searched(turn.query, texts, last)
     return (
         f'<div class="mg-message{" mg-abstained" if answer.abstained else ""}">{searched}{notice}'
-        f'<div class="mg-reply">{_cited(answer, turn.hits, number)}</div>{_corrected(turn, texts)}'
+        f'<div class="mg-reply" dir="auto">{_cited(answer, turn.hits, number)}</div>{_corrected(turn, texts)}'
         f"{_foot(turn, number, texts, last)}</div>"
     )
 
@@ -143,13 +143,13 @@ def _searched(query: Query | None, texts: Texts, last: bool = False) -> str:
         return ""
     said = texts["searched.own" if query.edited else "searched"]
     typed = f' <button class="mg-search mg-typed" type="button">{escape(texts["search.typed"])}</button>' * last
-    return f'<div class="mg-searched">{escape(said)} <span>{escape(query.text)}</span>{typed}</div>'
+    return f'<div class="mg-searched">{escape(said)} <span dir="auto">{escape(query.text)}</span>{typed}</div>'
 
 
 def _corrected(turn: Turn, texts: Texts) -> str:
     if not turn.correction:
         return ""
-    return f'<div class="mg-note">{escape(texts["corrected"])} <span>{escape(turn.correction)}</span></div>'
+    return f'<div class="mg-note">{escape(texts["corrected"])} <span dir="auto">{escape(turn.correction)}</span></div>'
 
 
 def _foot(turn: Turn, number: int, texts: Texts, last: bool) -> str:
@@ -205,7 +205,7 @@ def _span(text: str, citation: Citation, rank: int, hit: Hit, number: int) -> st
 def sources(hits: Sequence[Hit], prior: Sequence[float], texts: Texts) -> str:
     """The panel's cards, best passage first, "no source" last. A script fills in the live shares."""
     if not hits:
-        return f'<h3>{escape(texts["sources"])}</h3><p class="mg-hint">{escape(texts["sources.none"])}</p>'
+        return f'<h2>{escape(texts["sources"])}</h2><p class="mg-hint">{escape(texts["sources.none"])}</p>'
     cards = [_card(hit, rank, share, texts) for rank, (hit, share) in enumerate(zip(hits, prior, strict=False), 1)]
     nothing = (
         f'<li class="mg-card mg-nothing" title="{escape(texts["no_source.help"])}"><div class="mg-head">'
@@ -213,13 +213,13 @@ def sources(hits: Sequence[Hit], prior: Sequence[float], texts: Texts) -> str:
         f"{_bar(prior[-1] if len(prior) > len(hits) else 0.0, texts)}</li>"
     )
     return (
-        f'<h3>{escape(texts["sources"])}</h3><ol class="mg-cards">{"".join(cards)}{nothing}</ol>'
+        f'<h2>{escape(texts["sources"])}</h2><ol class="mg-cards">{"".join(cards)}{nothing}</ol>'
         f'<p class="mg-legend">{escape(texts["sources.legend"])}</p>'
     )
 
 
 def no_sources_yet(texts: Texts) -> str:
-    return f'<h3>{escape(texts["sources"])}</h3><p class="mg-hint">{escape(texts["sources.empty"])}</p>'
+    return f'<h2>{escape(texts["sources"])}</h2><p class="mg-hint">{escape(texts["sources.empty"])}</p>'
 
 
 def _card(hit: Hit, rank: int, prior: float, texts: Texts) -> str:
@@ -236,10 +236,10 @@ def _card(hit: Hit, rank: int, prior: float, texts: Texts) -> str:
     return (
         f'<li class="mg-card mg-c{(rank - 1) % COLOURS}" data-source="{rank}" tabindex="0">'
         f'<div class="mg-head"><span class="mg-number">{rank}</span>'
-        f'<span class="mg-name" title="{escape(passage.document)}">{escape(passage.document)}</span>'
+        f'<span class="mg-name" dir="auto" title="{escape(passage.document)}">{escape(passage.document)}</span>'
         f'<span class="mg-share"></span></div>'
         f"{_bar(prior, texts)}"
-        f'<div class="mg-where">{where}</div><div class="mg-passage">{escape(text)}</div>'
+        f'<div class="mg-where">{where}</div><div class="mg-passage" dir="auto">{escape(text)}</div>'
         f'<div class="mg-actions">{more}{in_place}</div></li>'
     )
 
@@ -257,13 +257,13 @@ def place(passage: Passage, found: Place | None, turn: int, source: int, texts: 
         above = _further(turn, source, found.first - WINDOW, found.last, True, texts) if found.first else ""
         below = _further(turn, source, found.first, found.last + WINDOW, False, texts)
         body = (
-            f'<div class="mg-page" tabindex="0">{above}{escape(found.text[found.first : found.start])}'
+            f'<div class="mg-page" dir="auto" tabindex="0">{above}{escape(found.text[found.first : found.start])}'
             f"<mark>{escape(found.text[found.start : found.end])}</mark>"
             f"{escape(found.text[found.end : found.last])}{below if found.last < len(found.text) else ''}</div>"
         )
     return (
         f'<dialog class="mg-place mg-c{(source - 1) % COLOURS}" aria-label="{escape(passage.document)}">'
-        f'<div class="mg-head"><span class="mg-name">{escape(passage.document)}</span>'
+        f'<div class="mg-head"><h2 class="mg-name" dir="auto">{escape(passage.document)}</h2>'
         f'<button class="mg-close" type="button" autofocus>{escape(texts["place.close"])}</button></div>'
         f'<div class="mg-where">{_where(passage, texts)}</div>{body}</dialog>'
     )
@@ -290,21 +290,23 @@ def arriving(batches: Sequence[Batch], texts: Texts) -> str:
         return ""
     head = _head(texts, "outcome.file", "outcome.status", "outcome.message")
     body = "".join(
-        f'<tr class="mg-{escape(file.state)}"><td class="mg-name">{escape(file.name)}</td>'
-        f'<td>{escape(texts[f"status.{file.state}"])}</td><td class="mg-text">{escape(_how(file, texts))}</td></tr>'
+        f'<tr class="mg-{escape(file.state)}"><td class="mg-name" dir="auto">{escape(file.name)}</td>'
+        f"<td>{escape(texts[f'status.{file.state}'])}</td>"
+        f'<td class="mg-text" dir="auto">{escape(_how(file, texts))}</td></tr>'
         for file in sorted(files, key=lambda file: file.state not in ("reading", "embedding", "cancelling"))[:SHOWN]
     )
     more = f'<p class="mg-hint">{escape(texts["arriving.more"].format(count=len(files) - SHOWN))}</p>'
     return (
-        f'{_pace(batches, texts)}<div class="mg-scroll mg-files-shown"><table class="mg-table mg-outcomes">{head}'
-        f"<tbody>{body}</tbody></table></div>{more if len(files) > SHOWN else ''}"
+        f'{_pace(batches, texts)}<table class="mg-table mg-outcomes">{head}'
+        f"<tbody>{body}</tbody></table>{more if len(files) > SHOWN else ''}"
     )
 
 
 def asked(batches: Sequence[Batch], texts: Texts) -> str:
     """Files whose name is taken by other content, each with what can be done."""
     return "".join(
-        f'<div class="mg-note mg-asked" role="group"><span>{escape(texts["asked"].format(name=file.name))}</span>'
+        f'<div class="mg-note mg-asked" role="group">'
+        f'<span dir="auto">{escape(texts["asked"].format(name=file.name))}</span>'
         + "".join(
             f'<button class="mg-choose" type="button" data-key="{escape(file.id)}" data-choice="{choice}">'
             f"{escape(texts[f'asked.{choice}'])}</button>"
@@ -331,7 +333,8 @@ def _pace(batches: Sequence[Batch], texts: Texts) -> str:
     share = (done + sum(file.embedded / file.passages for file in files if file.state == "embedding")) / len(files)
     return (
         f'<div class="mg-pace"><span>{escape(" · ".join(said))}</span><div class="mg-bar" role="progressbar" '
-        f'aria-valuenow="{100 * share:.0f}"><i style="width:{100 * share:.1f}%"></i></div></div>'
+        f'aria-label="{escape(said[0])}" aria-valuenow="{100 * share:.0f}"><i style="width:{100 * share:.1f}%"></i>'
+        "</div></div>"
     )
 
 
@@ -349,7 +352,7 @@ def collections(listed: Sequence[Collection], shown: str | None, texts: Texts) -
     everything = (None, texts["collections.all"], sum(each.documents for each in listed))
     chips = "".join(
         f'<button class="mg-open mg-chip" type="button" aria-pressed="{"true" if name == shown else "false"}" '
-        f'data-key="{escape(name or "")}">{escape(label)} <small>{count}</small></button>'
+        f'data-key="{escape(name or "")}"><span dir="auto">{escape(label)}</span> <small>{count}</small></button>'
         for name, label, count in [everything, *((each.name, each.name, each.documents) for each in listed)]
     )
     if shown is None:
@@ -366,24 +369,36 @@ def collections(listed: Sequence[Collection], shown: str | None, texts: Texts) -
 
 def documents(entries: Sequence[Entry], texts: Texts, several: bool = False) -> str:
     """`several`: there is more than one collection, so each document names its own."""
-    title = f"<h3>{escape(texts['documents.title'])} <small>{len(entries)}</small></h3>"
+    title = f"<h2>{escape(texts['documents.title'])} <small>{len(entries)}</small></h2>"
     if not entries:
         return f'{title}<p class="mg-hint">{escape(texts["documents.empty"])}</p>'
     columns = ("name", *("collection",) * several, "kind", "bytes", "pages", "passages", "added")
-    head = _head(texts, *(f"documents.{column}" for column in columns), "")
+    head = _head(texts, *(f"documents.{column}" for column in columns), "delete")
     body = "".join(_document(entry, texts, several) for entry in entries)
     return f'{title}<div class="mg-scroll"><table class="mg-table">{head}<tbody>{body}</tbody></table></div>'
 
 
 def _document(entry: Entry, texts: Texts, several: bool) -> str:
     notice = f'<div class="mg-hint">{escape(entry.notice)}</div>' if entry.notice else ""
-    cells = (entry.kind, _size(entry.bytes), str(entry.pages or "–"), str(entry.passages), _when(entry.added))
+    cells = {
+        "kind": entry.kind,
+        "bytes": _size(entry.bytes),
+        "pages": str(entry.pages or "–"),
+        "passages": str(entry.passages),
+        "added": _when(entry.added),
+    }
     return (
-        f'<tr><td class="mg-name">{escape(entry.name)}{notice}</td>'
-        + f'<td class="mg-text">{escape(entry.collection)}</td>' * several
-        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        f'<tr><td class="mg-name" dir="auto">{escape(entry.name)}{notice}</td>'
+        + _cell("collection", entry.collection, texts, "mg-text") * several
+        + "".join(_cell(column, cell, texts) for column, cell in cells.items())
         + f"<td>{_delete(entry.id, entry.name, texts)}</td></tr>"
     )
+
+
+def _cell(column: str, text: str, texts: Texts, name: str = "") -> str:
+    """`data-head`: its column's title, which stands before it where the table is too wide for the window."""
+    shown = f' class="{name}" dir="auto"' if name else ""
+    return f'<td{shown} data-head="{escape(texts[f"documents.{column}"])}">{escape(text)}</td>'
 
 
 def rebuilding(going_on: Rebuilding | None, texts: Texts) -> str:
@@ -406,12 +421,13 @@ def days(texts: Texts) -> str:
 
 def conversations(rows: Sequence[tuple[str, str, str]], current: str, texts: Texts) -> str:
     """Earlier conversations: (key, title, when), newest first; `current` is the key of the one that is open."""
-    title = f"<h3>{escape(texts['conversations'])}</h3>"
+    title = f"<h2>{escape(texts['conversations'])}</h2>"
     if not rows:
         return f'{title}<p class="mg-hint">{escape(texts["conversations.empty"])}</p>'
     items = "".join(
         f'<li{" class=mg-current" if key == current else ""}><button class="mg-open" type="button" '
-        f'data-key="{escape(key)}">{escape(name or texts["conversation.untitled"])}<small>{escape(_when(when))}</small>'
+        f'data-key="{escape(key)}"><span dir="auto">'
+        f"{escape(name or texts['conversation.untitled'])}</span><small>{escape(_when(when))}</small>"
         f"</button>{_delete(key, name, texts)}</li>"
         for key, name, when in rows
     )
@@ -426,7 +442,7 @@ def settings(rows: Sequence[tuple[str, object]], texts: Texts) -> str:
     )
     return (
         f'<p class="mg-hint">{escape(texts["about.text"])}</p>'
-        f'<div class="mg-scroll"><table class="mg-table">{head}<tbody>{body}</tbody></table></div>'
+        f'<table class="mg-table">{head}<tbody>{body}</tbody></table>'
     )
 
 
@@ -454,7 +470,12 @@ def _delete(key: str, name: str, texts: Texts, label: str = "delete", sure: str 
 
 
 def _head(texts: Texts, *keys: str) -> str:
-    return "<thead><tr>" + "".join(f"<th>{escape(texts[key]) if key else ''}</th>" for key in keys) + "</tr></thead>"
+    """What stands above the buttons to delete is for screen readers: the buttons say it themselves."""
+    shown = (
+        f'<span class="mg-unseen">{escape(texts[key])}</span>' if key == "delete" else escape(texts[key])
+        for key in keys
+    )
+    return "<thead><tr>" + "".join(f'<th scope="col">{text}</th>' for text in shown) + "</tr></thead>"
 
 
 def _size(count: int) -> str:

@@ -272,7 +272,7 @@ def test_the_page_speaks_the_visitors_language(serve, visit, locale, send):
     ask(page, "年假有多少天？")
     answers(page, 1)
     expect(page.locator(".mg-cite")).to_contain_text("二十八天")
-    expect(page.locator(".mg-panel h3")).to_have_text("出处" if locale == "zh-CN" else "Sources")
+    expect(page.locator(".mg-panel h2")).to_have_text("出处" if locale == "zh-CN" else "Sources")
 
 
 def test_programs_can_ask_and_each_client_has_its_own_conversation(serve):
