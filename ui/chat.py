@@ -36,6 +36,7 @@ from ui.i18n import Texts, preferred, texts
 from ui.panel import Shares, panel_value, turn_value
 from ui.place import Place, place
 from ui.scope import gone, narrowed
+from ui.searched import readable
 from ui.thread import Aside, Asking, messages, passage_at, running, without_last
 
 if TYPE_CHECKING:
@@ -520,7 +521,7 @@ def _correction(turn: Turn | None = None) -> gr.Textbox:
 
 def _search(turn: Turn | None = None) -> gr.Textbox:
     """The field for what is searched for a turn; without one it is not there."""
-    return gr.Textbox(turn.query.text or turn.utterance if turn else "", visible=turn is not None)
+    return gr.Textbox(readable(turn.query) or turn.utterance if turn else "", visible=turn is not None)
 
 
 def _busy() -> gr.Textbox:

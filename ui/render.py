@@ -15,6 +15,8 @@ from typing import Protocol
 
 from chatbot import Citation, Hit, Passage, Query, Reply, Turn
 from ui.place import WINDOW, Place
+from ui.plain import marks, plain, without
+from ui.searched import readable
 
 Texts = Mapping[str, str]
 
@@ -143,7 +145,7 @@ def _searched(query: Query | None, texts: Texts, last: bool = False) -> str:
         return ""
     said = texts["searched.own" if query.edited else "searched"]
     typed = f' <button class="mg-search mg-typed" type="button">{escape(texts["search.typed"])}</button>' * last
-    return f'<div class="mg-searched">{escape(said)} <span dir="auto">{escape(query.text)}</span>{typed}</div>'
+    return f'<div class="mg-searched">{escape(said)} <span dir="auto">{escape(readable(query))}</span>{typed}</div>'
 
 
 def _corrected(turn: Turn, texts: Texts) -> str:
@@ -225,7 +227,7 @@ def no_sources_yet(texts: Texts) -> str:
 def _card(hit: Hit, rank: int, prior: float, texts: Texts) -> str:
     passage = hit.passage
     where = _where(passage, texts)
-    text = LEADING_HEADINGS.sub("", passage.text) if passage.heading else passage.text
+    text = plain(LEADING_HEADINGS.sub("", passage.text) if passage.heading else passage.text, passage.document)
     more = (
         f'<button class="mg-more" type="button" aria-expanded="false" data-more="{escape(texts["more"])}" '
         f'data-less="{escape(texts["less"])}">{escape(texts["more"])}</button>'
@@ -256,10 +258,16 @@ def place(passage: Passage, found: Place | None, turn: int, source: int, texts: 
     else:
         above = _further(turn, source, found.first - WINDOW, found.last, True, texts) if found.first else ""
         below = _further(turn, source, found.first, found.last + WINDOW, False, texts)
+        shown, first = found.text[found.first : found.last], found.first
+        spans = marks(shown, passage.document)
+        before, marked, after = (
+            escape(without(shown, spans, start - first, end - first))
+            for start, end in ((first, found.start), (found.start, found.end), (found.end, found.last))
+        )
         body = (
-            f'<div class="mg-page" dir="auto" tabindex="0">{above}{escape(found.text[found.first : found.start])}'
-            f"<mark>{escape(found.text[found.start : found.end])}</mark>"
-            f"{escape(found.text[found.end : found.last])}{below if found.last < len(found.text) else ''}</div>"
+            f'<div class="mg-page" dir="auto" tabindex="0">{above}{before}'
+            f"<mark>{marked}</mark>"
+            f"{after}{below if found.last < len(found.text) else ''}</div>"
         )
     return (
         f'<dialog class="mg-place mg-c{(source - 1) % COLOURS}" aria-label="{escape(passage.document)}">'
