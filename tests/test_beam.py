@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -156,3 +156,41 @@ def test_replies_that_cannot_be_are_not_found() -> None:
     found = beam(Scripted(lambda prompt: "only this", sureness=1.0), PROMPTS, PRIOR, 5)
     assert [(each.text, each.log_probability) for each in found] == [("only this", pytest.approx(0.0))]
     assert all(math.isfinite(token.log_likelihoods[0]) for token in found[0].tokens)
+
+
+class Ending(Random):
+    """Two of its tokens end a reply."""
+
+    end_tokens = frozenset({0, 1})
+
+
+def searched(generator: Random, width: int, longest: int) -> list[tuple[str, float]]:
+    """Beam search over whole replies, each read anew: after every token the `width` likeliest that have not ended."""
+    prior = torch.tensor(PRIOR, dtype=torch.float64).log()
+
+    def weight(ids: tuple[int, ...]) -> float:
+        decoding, rows = generator.read(PROMPTS), []
+        for token in ids:
+            rows.append(decoding.log_probs()[:, token])
+            decoding.push(token)
+        return float(log_likelihood(prior, torch.stack(rows), 0.3))
+
+    live, ended = [((), 0.0)], []
+    for _ in range(longest):
+        longer = [((*ids, token), weight((*ids, token))) for ids, _ in live for token in range(generator.vocabulary)]
+        longer.sort(key=lambda pair: -pair[1])
+        ended += [pair for pair in longer[:width] if pair[0][-1] in generator.end_tokens]
+        live = [pair for pair in longer if pair[0][-1] not in generator.end_tokens][:width]
+    found = sorted([*ended, *live], key=lambda pair: -pair[1])[:width]
+    return [("".join(str(token) for token in ids if token not in generator.end_tokens), value) for ids, value in found]
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 10_000), st.integers(1, 3))
+@example(9, 3)  # of these, the candidates of each beam must be more than the width
+@example(34, 2)
+def test_replies_that_ended_take_no_beam_from_those_that_go_on(seed: int, width: int) -> None:
+    expected = searched(Ending(seed, vocabulary=5), width, longest=3)
+    found = beam(Ending(seed, vocabulary=5), PROMPTS, PRIOR, width, max_tokens=3, mixing=Mixing(0.3))
+    assert [hypothesis.text for hypothesis in found] == [text for text, _ in expected]
+    assert [hypothesis.log_probability for hypothesis in found] == pytest.approx([value for _, value in expected])

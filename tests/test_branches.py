@@ -134,3 +134,22 @@ def test_one_beam_over_a_pair_is_greedy_decoding() -> None:
 
 def test_the_setting_offers_every_way_of_reading() -> None:
     assert FIELDS["reading"].metadata["choices"] == READINGS
+
+
+@given(st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.7]), min_size=3, max_size=6), st.floats(0, 1))
+def test_the_pair_is_the_two_of_most_prior_in_the_order_of_their_rank(prior: list[float], share: float) -> None:
+    read = branches(prior, "apart+pair", share)
+    count = len(prior) - 1
+    first = max(range(count), key=lambda place: prior[place])
+    second = max((place for place in range(count) if place != first), key=lambda place: prior[place])
+    pair = (min(first, second), max(first, second))
+    assert read.reads == (*((place,) for place in range(count)), pair, ())
+    both = prior[first] + prior[second]
+    expected = [prior[place] / both if both else 0.5 for place in pair]  # of two of no prior, neither is the likelier
+    assert [read.shares[-2][place] for place in pair] == pytest.approx(expected)
+
+
+def test_two_passages_are_enough_to_be_read_together() -> None:
+    assert branches((0.5, 0.4, 0.1), "stuffing").reads == ((0, 1), ())
+    assert branches((0.5, 0.4, 0.1), "apart+pair").reads == ((0,), (1,), (0, 1), ())
+    assert branches((0.0, 0.0, 0.0, 1.0), "stuffing").shares[0] == pytest.approx((1 / 3, 1 / 3, 1 / 3, 0))

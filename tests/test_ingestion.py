@@ -484,3 +484,19 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 if __name__ == "__main__":
     _submit_and_wait_to_be_killed(Path(sys.argv[1]), Path(sys.argv[2]))
+
+
+def test_a_file_that_waits_for_an_answer_waits_after_a_restart_too(chatbot: Chatbot, tmp_path: Path):
+    chatbot.knowledge.add(*write(tmp_path / "old", "a.md", "the first edition")[:1])
+    one = Ingestion(chatbot.knowledge, tmp_path / "queue", threads=1)
+    one.submit([write(tmp_path / "in", "a.md", "the second edition")])
+    assert one.wait(15)
+    one.close()
+    for answer, text in (("", "the first edition"), ("replace", "the second edition")):
+        again = Ingestion(chatbot.knowledge, tmp_path / "queue", threads=1)
+        assert states(again) == {"a.md": "asking"}
+        if answer:
+            again.answer(again.batches()[0].files[0].id, "replace")
+        assert again.wait(15)
+        again.close()
+        assert [passage.text for passage in chatbot.knowledge.passages().values()] == [text]

@@ -13,6 +13,8 @@ from chatbot.rag_token import (
     carry,
     contrast,
     discount_unsure,
+    excluding,
+    given_an_answer,
     given_the_question,
     join,
     log_likelihood,
@@ -21,6 +23,7 @@ from chatbot.rag_token import (
     posterior,
     prune,
     smooth,
+    to_passages,
 )
 
 SEEDS = st.integers(0, 10_000)
@@ -254,3 +257,68 @@ def test_the_marginal_takes_any_number_of_axes_before_the_branches() -> None:
     prior, probs, _ = random_reply(0)
     batch = marginalize(prior.expand(4, 3), probs)
     assert torch.allclose(batch, torch.stack([marginalize(prior, step) for step in probs]))
+
+
+# The formulas that no test above writes the slow way
+
+
+@given(st.integers(0, 10_000))
+def test_the_weights_given_an_answer_are_bayes_rule(seed: int) -> None:
+    prior, _, _ = random_reply(seed)
+    refusing = torch.rand(2, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    weights = torch.stack([prior, prior.flip(0)])
+    for row, refused, mine in zip(weights.exp(), refusing, given_an_answer(weights, refusing.log()).exp(), strict=True):
+        slow = [float(weight * (1 - p)) for weight, p in zip(row, refused, strict=True)]
+        assert mine.tolist() == pytest.approx([each / sum(slow) for each in slow])
+
+
+def test_a_branch_that_refuses_for_certain_has_no_weight_unless_all_do() -> None:
+    weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log()
+    one = given_an_answer(weights, torch.tensor([0.0, -math.inf, -math.inf], dtype=torch.float64)).exp()
+    assert one.tolist() == pytest.approx([0, 0.6, 0.4], abs=1e-9)
+    assert given_an_answer(weights, torch.zeros(3, dtype=torch.float64)).exp().tolist() == pytest.approx(
+        [0.5, 0.3, 0.2]
+    )
+
+
+@given(st.integers(0, 10_000), st.integers(0, 6))
+def test_without_a_token_the_others_keep_their_odds(seed: int, token: int) -> None:
+    _, log_probs, _ = random_reply(seed)
+    rows = log_probs[0]
+    before = rows.clone()
+    for row, mine in zip(rows.exp().tolist(), excluding(rows, token).exp().tolist(), strict=True):
+        left = 1 - row[token]
+        assert mine == pytest.approx([0 if place == token else each / left for place, each in enumerate(row)])
+    assert torch.equal(rows, before)
+
+
+@given(st.integers(0, 10_000))
+def test_the_branches_weight_is_given_to_passages_by_their_shares(seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    weights = torch.rand(2, generator=random, dtype=torch.float64)
+    shares = torch.rand(2, 3, generator=random, dtype=torch.float64)
+    slow = [sum(float(weights[b] * shares[b, z]) for b in range(2)) for z in range(3)]
+    assert to_passages(weights.log(), shares.log()).exp().tolist() == pytest.approx(slow)
+
+
+def test_what_is_just_as_likely_as_the_bound_is_kept() -> None:
+    weights = torch.tensor([0.1, 0.6, 0.3], dtype=torch.float64).log()
+    least = float(weights.exp()[0])
+    assert prune(weights, least) == ([0, 1, 2], 0.0)
+    assert prune(weights, math.nextafter(least, 1))[0] == [1, 2]
+    mixture = torch.tensor([-1.0, -1.0 + math.log(0.1), -9.0], dtype=torch.float64)
+    raised = contrast(mixture, torch.full((3,), -1.0, dtype=torch.float64), 0.5)
+    assert raised[1] > -math.inf and raised[2] == -math.inf
+
+
+def test_the_prior_is_computed_in_double_precision_throughout() -> None:
+    (first, last) = log_prior(torch.tensor([0.5]), 0.05, 0.1).exp().tolist()
+    assert last == pytest.approx(1 / (1 + math.exp(8)), rel=1e-12) and first == pytest.approx(1 - last, rel=1e-12)
+
+
+@given(st.integers(0, 10_000))
+def test_unless_told_otherwise_a_passage_is_drawn_anew_for_each_token(seed: int) -> None:
+    prior, probs, reply = random_reply(seed)
+    likelihoods = torch.stack([step[:, token] for step, token in zip(probs, reply, strict=True)])
+    assert torch.equal(log_likelihood(prior, likelihoods), log_likelihood(prior, likelihoods, 1.0))
+    assert torch.equal(smooth(prior, likelihoods), smooth(prior, likelihoods, 1.0))

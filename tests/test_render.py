@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
@@ -312,3 +312,19 @@ def test_collections_and_documents_are_only_text_and_one_collection_alone_needs_
     entry = Entry("d", HOSTILE, HOSTILE, 1, None, 1, "en", HOSTILE, HOSTILE, HOSTILE)
     assert Page(render.documents([entry], WORDS, several=True)).text.count(HOSTILE) == 5
     assert "img" not in Page(render.documents([entry], WORDS)).tags
+
+
+@pytest.mark.parametrize("field", ["collections", "documents", "kinds", "languages"])
+def test_choosing_only_what_is_not_allowed_leaves_what_is_allowed(field):
+    allowed, chosen = Scope(**{field: ("a", "b")}), Scope(**{field: ("c",)})
+    assert narrowed(allowed, chosen) == allowed
+    assert narrowed(allowed, Scope(**{field: ("c", "b")})) == Scope(**{field: ("b",)})
+    assert narrowed(Scope(), chosen) == chosen and narrowed(allowed, Scope()) == allowed
+
+
+def test_the_moment_itself_is_after_and_not_before_it_in_what_the_page_lists():
+    entry = Entry("d", "n", "k", 1, None, 1, "en", "2026-01-05T00:00:00+00:00", "", "c")
+    moment = datetime(2026, 1, 5, tzinfo=UTC)
+    assert holds(Scope(added_after=moment), entry) and not holds(Scope(added_before=moment), entry)
+    assert not holds(Scope(added_after=moment + timedelta(seconds=1)), entry)
+    assert holds(Scope(added_before=moment + timedelta(seconds=1)), entry)

@@ -1,5 +1,6 @@
 """Fusion, the prior, and what a retriever asks of its indexes."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -7,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot.conversation import Query
+from chatbot.embedders.hashing import Hashing
 from chatbot.fusion import rank_fusion, reciprocal_rank_fusion, score_fusion
 from chatbot.index.base import Ranking
-from chatbot.passage import Passage
-from chatbot.retrieve import Retriever, Shares
+from chatbot.passage import Passage, embedded
+from chatbot.retrieve import Given, Retriever, Shares
 from chatbot.scope import EVERYTHING, Scope
 
 IDS = st.lists(st.sampled_from("abcdef"), unique=True, max_size=6)
@@ -174,3 +176,116 @@ def test_a_reranker_orders_the_best_again_and_leaves_the_others_behind_them() ->
 def test_a_reranker_is_not_asked_where_nothing_was_found() -> None:
     index = Fixed({})
     assert Retriever(index, [index], index, reranker=Backwards()).rank(Query("q", "q", "en"), 3) == []
+
+
+class Near(Fixed):
+    """Passages whose similarity to each text is written down."""
+
+    def __init__(self, similarity: Mapping[str, Mapping[str, float]]) -> None:
+        super().__init__({text: "".join(sorted(near, key=lambda id: -near[id])) for text, near in similarity.items()})
+        self._near = similarity
+
+    def similarities(self, text: str, ids: Sequence[str]) -> list[float]:
+        return [self._near[text][id] for id in ids]
+
+
+NEARNESS = st.fixed_dictionaries({id: st.floats(-1, 1) for id in "abc"})
+
+
+@given(st.fixed_dictionaries(dict.fromkeys("urc", NEARNESS)), st.booleans(), st.booleans(), st.sampled_from(["", "c"]))
+def test_a_passage_is_as_near_as_the_formula_says(
+    near: dict[str, dict[str, float]], trained: bool, leans: bool, context: str
+) -> None:
+    """(sim(conversation) + RAW sim(turn)) / (1 + RAW) of a turn read with its conversation, else the nearest text's."""
+    index = Near(near)
+    retriever = Retriever(index, [index], index, shares=Shares(context=float(trained)), k=3)
+    hits = retriever.retrieve(Query("u", "r", "en", context=context, leans=leans)).hits
+    for hit in hits:
+        turn, rewrite, conversation = (near[text][hit.passage.id] for text in "urc")
+        mean = (conversation + 0.3 * turn) / 1.3
+        assert hit.score == pytest.approx(mean if trained and leans and context else max(turn, rewrite))
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert {hit.passage.id for hit in hits} == set("abc")
+
+
+@given(
+    text=st.sampled_from(["", "u", "r"]),
+    edited=st.booleans(),
+    context=st.sampled_from(["", "c"]),
+    leans=st.booleans(),
+    weights=st.tuples(st.sampled_from([0.0, 1.0, 1.5]), st.sampled_from([0.0, 0.7])),
+    shares=st.builds(Shares, *[st.sampled_from([0.0, 0.5, 1.0, 3.0])] * 5),
+)
+def test_each_index_ranks_each_text_of_weight(
+    text: str, edited: bool, context: str, leans: bool, weights: tuple[float, float], shares: Shares
+) -> None:
+    query = Query("u", text, "en", edited, context, leans)
+    dense, lexical = Fixed(dict.fromkeys(("", *"urc"), "d")), Fixed(dict.fromkeys(("", *"urc"), "l"))
+    counted: list[tuple[str, float]] = []
+
+    def fusion(rankings: Sequence[Ranking], counts: Sequence[float]) -> Ranking:
+        counted.extend((ranking[0][0], count) for ranking, count in zip(rankings, counts, strict=True))
+        return []
+
+    expected = []
+    for name, weight in zip("dl", weights, strict=True):
+        texts = {text: 1.0}
+        if text != "u" and not edited:
+            texts = {text: shares.rewrite, "u": shares.utterance} if text else {}
+        if context and name == "d":
+            texts[context] = shares.context if leans else shares.background
+        kept = shares.lexical if context and name == "l" else 1.0
+        expected += [(name, weight * share * kept) for share in texts.values() if weight * share]
+    if len(expected) != 1:  # a single ranking is not fused
+        Retriever(dense, [dense, lexical], dense, weights=weights, shares=shares, fusion=fusion).rank(query, 3)
+        assert counted == [(name, pytest.approx(count)) for name, count in expected]
+
+
+def test_a_single_ranking_keeps_its_scores_and_no_ranking_is_longer_than_asked() -> None:
+    one, other, query = Fixed({"q": "abcdef"}), Fixed({"q": "fedcba"}), Query("q", "q", "en")
+    assert Retriever(one, [one], one).rank(query, 2) == [("a", 1.0), ("b", 0.9)]
+    assert len(Retriever(one, [one, other], one).rank(query, 2)) == 2
+    assert len(Retriever(one, [one], one, reranker=Backwards(), second_look=2).rank(query, 3)) == 3
+
+
+def test_what_a_reranker_did_not_look_at_has_the_least_score_and_nothing_found_is_not_shown_to_it() -> None:
+    class Never:
+        def scores(self, query: str, texts: Sequence[str]) -> list[float]:
+            raise AssertionError(texts)
+
+    index, query = Fixed({"q": "abc"}), Query("q", "q", "en")
+    ranking = Retriever(index, [index], index, reranker=Backwards(), second_look=2).rank(query, 3)
+    assert ranking == [("b", ord("b")), ("a", ord("a")), ("c", -math.inf)]
+    nothing = Fixed({})
+    assert Retriever(nothing, [nothing], nothing, reranker=Never()).rank(query, 3) == []
+
+
+TEXTS = ["Cats sleep all day.", "Dogs bark.", "Cats and dogs sleep.", "Trains run late."]
+
+
+@given(
+    st.lists(st.sampled_from(TEXTS), unique=True),
+    st.sampled_from(["Do cats sleep?", "bark"]),
+    st.sampled_from(["", "Do dogs bark?"]),
+    st.integers(1, 3),
+    st.sampled_from([-math.inf, 0.1, 0.4]),
+)
+def test_passages_at_hand_are_weighed_by_the_nearest_of_the_questions_texts(
+    texts: list[str], utterance: str, rewrite: str, k: int, no_passage: float
+) -> None:
+    embedder = Hashing()
+    passages = [Passage(text, "d", "doc", text) for text in texts]
+    query = Query(utterance, rewrite or utterance, "en")
+    given = Given(passages, embedder, k=k, temperature=0.1, no_passage=no_passage).retrieve(query)
+    near = {
+        passage.id: max(
+            float(embedder.passages([embedded(passage)])[0] @ vector)
+            for vector in embedder.queries([utterance, *([rewrite] if rewrite else [])])
+        )
+        for passage in passages
+    }
+    best = sorted(near.values(), reverse=True)[:k]
+    assert [hit.score for hit in given.hits] == pytest.approx(best)
+    assert all(hit.score == pytest.approx(near[hit.passage.id]) for hit in given.hits)
+    masses = [math.exp(score / 0.1) for score in best] + [math.exp(no_passage / 0.1) if best else 1.0]
+    assert given.prior == pytest.approx([mass / sum(masses) for mass in masses])

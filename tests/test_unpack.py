@@ -13,6 +13,7 @@ import pytest
 
 from chatbot.errors import PackedFiles, UnreadableDocument
 from chatbot.parse import Member, read, unpack
+from chatbot.parse.unpack import unpack as unpack_here
 from chatbot.parse.worker import answer
 
 
@@ -147,3 +148,36 @@ def test_a_full_disk_is_no_damage_of_the_zip(tmp_path, monkeypatch):
     (tmp_path / "upload").write_bytes(packed(("notes.md", b"# Notes")))
     told = json.loads(answer({"path": str(tmp_path / "upload"), "name": "a.zip", "folder": str(tmp_path)}))
     assert told["full"] and "is full" in told["error"]
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_bytes_of_zips_in_a_zip_count_together_to_the_last(tmp_path, monkeypatch, over):
+    inner = packed(("x.txt", b"x" * 1_000))
+    (tmp_path / "upload").write_bytes(packed(("one.zip", inner), ("two.zip", inner), ("y.txt", b"y")))
+    monkeypatch.setattr("chatbot.parse.archive.MAX_UNPACKED", 2 * len(inner) + 2 * 1_000 + 1 - over)
+    members = unpack_here(tmp_path / "upload", "a.zip", tmp_path)  # in this process, where the limit is another
+    found = {member.name: member.problem.partition(":")[0] for member in members}
+    if over:
+        assert found.pop("a.zip/two.zip") == "'a.zip/two.zip' is too much, with what it was packed with"
+    else:
+        assert found.pop("a.zip/two.zip/x.txt") == ""
+    assert found == {"a.zip/one.zip/x.txt": "", "a.zip/y.txt": ""}
+
+
+def test_names_that_are_marked_as_utf_8_are_not_guessed_with_the_others(unpacking):
+    unmarked = ["检索增强生成模型.txt", "文档问答说明与检索.txt"]
+    content = packed(("naïve café ünïcode.txt", b"1"), *[("x" * len(n.encode("gb18030")), b"2") for n in unmarked[:1]],
+                     *[("y" * len(n.encode("gb18030")), b"3") for n in unmarked[1:]])  # fmt: skip
+    for letter, name in zip(b"xy", unmarked, strict=True):
+        raw = name.encode("gb18030")
+        content = content.replace(bytes([letter]) * len(raw), raw)
+    names = ["naïve café ünïcode.txt", *unmarked]
+    assert [member.name for member in unpacking(content)] == [f"a.zip/{name}" for name in names]
+
+
+def test_a_document_that_is_a_zip_itself_stays_whole_in_a_zip(unpacking):
+    document = packed(("word/document.xml", b"<a/>"), ("[Content_Types].xml", b"<Types/>"))
+    assert contents(unpacking(packed(("a.docx", document), ("b.txt", b"B")))) == {
+        "a.zip/a.docx": document,
+        "a.zip/b.txt": b"B",
+    }
