@@ -77,8 +77,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "bulk": ("bulk", "values settings protocols stores indexes steps assembly"),
     "package": ("", "values assembly"),  # chatbot/__init__.py: what others may use
     "ui": (
-        "ui ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.guard ui.i18n ui.panel ui.place"
-        " ui.plain ui.render ui.run ui.scope ui.searched ui.server ui.thread",
+        "ui ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.front ui.guard ui.i18n ui.panel ui.place"
+        " ui.plain ui.render ui.run ui.scope ui.searched ui.server ui.site ui.thread",
         "package ui",
     ),
 }
@@ -88,9 +88,9 @@ OWNERS: dict[str, str] = {
     "charset_normalizer": "chatbot.parse.plain",
     "chromadb": "chatbot.index.chroma",
     "docx": "chatbot.parse.word",
-    "fastapi": "ui.server",
+    "fastapi": "ui.site",
     "filelock": "chatbot.assemble chatbot.generators.disk_cache",
-    "gradio": "ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.guard ui.server",
+    "gradio": "ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.guard ui.site",
     "huggingface_hub": "chatbot.embedders.weights",
     "httpx": "chatbot.fetch chatbot.index.chroma",
     "jinja2": "chatbot.generators.causal",
@@ -118,7 +118,7 @@ OWNERS: dict[str, str] = {
     "semantic_text_splitter": "chatbot.split",
     "sentence_transformers": "chatbot.embedders.cross chatbot.embedders.sentence chatbot.train.encoder",
     "snowballstemmer": "chatbot.language",
-    "starlette": "ui.server",
+    "starlette": "ui.front ui.site",
     "striprtf": "chatbot.parse.rtf",
     "tokenizers": "chatbot.bench.rag chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",

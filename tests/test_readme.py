@@ -53,6 +53,19 @@ def test_a_block_that_launches_an_app_serves_a_page(block: str, tmp_path: Path):
             app.kill()
 
 
+def test_the_example_of_mounting_serves_the_page(tmp_path: Path):
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(ROOT / "docs/examples"), "--port", str(port)]
+    with (
+        (tmp_path / "log").open("w+") as log,
+        subprocess.Popen([*command, "mount:app"], cwd=tmp_path, env=offline(tmp_path), stdout=log, stderr=log) as app,
+    ):
+        try:
+            assert "gradio" in page(f"http://127.0.0.1:{port}/chat/", app), (tmp_path / "log").read_text()
+        finally:
+            app.kill()
+
+
 def test_the_example_of_embedding_is_the_readmes_and_under_ten_lines():
     example = EMBED.read_text("utf-8")
     assert example in BLOCKS

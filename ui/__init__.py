@@ -1,9 +1,9 @@
-"""The page: `RagChat` goes inside any `gr.Blocks`; `build_app` is the whole application.
+"""The page: `RagChat` goes inside any `gr.Blocks`; `build_app` is the whole application; `mount` has FastAPI serve it.
 
 Importing this loads no gradio; using either does.
 """
 
-__all__ = ["RagChat", "build_app"]
+__all__ = ["RagChat", "build_app", "mount"]
 
 
 def __getattr__(name: str) -> object:
@@ -15,4 +15,8 @@ def __getattr__(name: str) -> object:
         from ui.app import build_app
 
         return build_app
+    if name == "mount":
+        from ui.site import mount
+
+        return mount
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

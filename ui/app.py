@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from chatbot import Chatbot
 
 WAITING = 64  # visitors' turns that wait for the model; more are told that the page is busy
+UNTAKEN_S = (600, 3600)  # how often is looked, and how old is an upload that no event will take any more
 UNTOLD = ("home", "chroma")  # settings that are not for visitors: an address can hold a password
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what History takes
@@ -60,7 +61,7 @@ class App(gr.Blocks):
         concurrency_limit: int | None,
         shared: bool,
     ) -> None:
-        super().__init__(title="Marginalia", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400))
+        super().__init__(title="Marginalia", analytics_enabled=False, fill_width=True, delete_cache=UNTAKEN_S)
         self._chatbot = chatbot
         self._shared = shared
         with self:

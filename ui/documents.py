@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -174,6 +175,9 @@ class Documents:
         self._ingestion.submit(
             files, owner=visitor or "", replace=replacing, collection=collection_name(into), move=True
         )
+        for path, _ in files:  # gradio gives each content a folder of its own
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
         return None, *self._watch(visitor, seen, request)
 
     def _add_address(

@@ -1,27 +1,28 @@
-"""The page on the network: at an address of its own, under its own names, with headers that hold it to itself."""
+"""The page on the network: at an address of its own, under its own names."""
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
+import os
 import socket
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-import gradio as gr
 import uvicorn
-from fastapi import FastAPI
-from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatbot import MarginaliaError
 from ui.app import build_app
-from ui.assets import theme
+from ui.front import is_loopback
+from ui.site import mounted
 
 if TYPE_CHECKING:
     from chatbot import Chatbot
+
+__all__ = ["AddressUnusable", "listen", "mounted", "serve"]
+
+_FORGOTTEN_S = 3600.0  # what nobody took in so long was left behind when a process was killed
 
 
 class AddressUnusable(MarginaliaError):
@@ -36,10 +37,13 @@ def serve(
     examples: Sequence[str] = (),
     concurrency_limit: int | None = 1,
     names: Sequence[str] = (),
+    frames: Sequence[str] = (),
+    root_path: str = "",
 ) -> None:
-    """Serves at an address that `listen` gave, until interrupted. `names`: see `mounted`."""
+    """Serves at an address that `listen` gave, until interrupted. `names`, `frames`, `root_path`: see `mounted`."""
     host, port = listener.getsockname()[:2]
-    private = _is_loopback(host)
+    private = is_loopback(host)
+    os.environ["GRADIO_TEMP_DIR"] = str(_uploads(chatbot.settings.home))  # gradio's own is shared by all who use it
     page = build_app(
         chatbot,
         language=language,
@@ -47,8 +51,16 @@ def serve(
         concurrency_limit=concurrency_limit,
         shared=not private or bool(names),
     )
+    site = mounted(
+        page,
+        chatbot.settings.max_file_mb,
+        names if private else (*names, *_machine()),
+        addresses=not private,
+        frames=frames,
+        root_path=root_path,
+    )
     config = uvicorn.Config(
-        mounted(page, chatbot.settings.max_file_mb, names if private or names else None),
+        site,
         log_level="warning",
         timeout_graceful_shutdown=3,  # an open tab holds its connection for ever
     )
@@ -56,28 +68,6 @@ def serve(
     print(f"Marginalia is at http://{shown}:{port}  (Ctrl-C stops it)", flush=True)
     with listener, contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once it has closed
         uvicorn.Server(config).run(sockets=[listener])
-
-
-def mounted(page: gr.Blocks, max_file_mb: int, names: Sequence[str] | None = None) -> FastAPI:
-    """The page as an ASGI application that loads nothing from outside and tells nobody anything.
-
-    `names`: it answers under this machine's own names and these alone; None: under any.
-    """
-    site = FastAPI(openapi_url=None)
-    site.add_middleware(_Headers)
-    if names is not None:
-        site.add_middleware(_OwnNames, names=names)
-    return gr.mount_gradio_app(
-        site,
-        page,
-        path="/",
-        theme=theme(),
-        footer_links=[],
-        run_history=False,  # gradio would keep every question and reply, unencrypted, in the browser
-        ssr_mode=False,
-        max_file_size=f"{max_file_mb}mb",
-        allowed_paths=None,
-    )
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -94,61 +84,18 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _OwnNames:
-    """Turns away who came by a name that is not this page's.
-
-    A page elsewhere can give its own name the address 127.0.0.1 and would then read this one as if it were its own
-    (DNS rebinding): the browser knows names, not addresses.
-    """
-
-    def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
-        self._app = app
-        self._names = {name.casefold() for name in names}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._is_own(Headers(scope=scope).get("host", "")):
-            refusal = "This page answers at http://localhost. To serve it under another name: --name NAME\n"
-            await PlainTextResponse(refusal, status_code=421)(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-    def _is_own(self, host: str) -> bool:
-        try:
-            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
-        except ValueError:  # not an address at all
-            return False
-        return name in self._names or name.endswith(".localhost") or _is_loopback(name)
+def _machine() -> tuple[str, ...]:
+    """The names that others on the network know this machine by."""
+    name = socket.gethostname()
+    short = name.partition(".")[0]
+    return name, short, f"{short}.local"
 
 
-class _Headers:
-    """Adds to every answer the headers that hold the page to itself. Plain ASGI, so that streams are not buffered."""
-
-    POLICY = (
-        "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; img-src 'self' data: blob:; "
-        "connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'"
-    )
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", []),
-                    (b"content-security-policy", self.POLICY.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _uploads(home: Path) -> Path:
+    """Where files lie between their upload and the event that takes them."""
+    folder = home / "uploads"
+    for path in folder.rglob("*") if folder.exists() else ():
+        with contextlib.suppress(FileNotFoundError):  # another process of this home may have taken it
+            if path.is_file() and path.stat().st_mtime < time.time() - _FORGOTTEN_S:
+                path.unlink()
+    return folder

@@ -28,6 +28,15 @@ def add_serve(add: Add) -> None:
     made.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     made.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
     made.add_argument("--name", nargs="+", default=(), help="answer under these host names too (behind a proxy)")
+    made.add_argument(
+        "--root-path",
+        metavar="PREFIX",
+        default="",
+        help="where a proxy shows the page: a prefix that it takes off (/chat), or the whole address",
+    )
+    made.add_argument(
+        "--frame", metavar="SITE", nargs="+", default=(), help="let pages of these sites show this one (https://...)"
+    )
 
 
 def add_ask(add: Add) -> None:
@@ -52,7 +61,14 @@ def serve(options: argparse.Namespace) -> int:
             with _said():
                 chatbot.dialogue(progress)
                 threading.Thread(target=_said()(chatbot.warm), daemon=True).start()  # while the page opens
-        serve_app(chatbot, listener, examples=SAMPLE_QUESTIONS if sample else (), names=options.name)
+        serve_app(
+            chatbot,
+            listener,
+            examples=SAMPLE_QUESTIONS if sample else (),
+            names=options.name,
+            frames=options.frame,
+            root_path=options.root_path,
+        )
     return 0
 
 
