@@ -17,7 +17,6 @@ anyway, invented or commonplace, cite nothing.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
@@ -26,11 +25,11 @@ from torch import Tensor
 
 from chatbot.conversation import Citation, Reply
 from chatbot.events import Token
+from chatbot.language import sentence_ends
 from chatbot.passage import Hit
 from chatbot.rag_token import posterior, smooth
 
 LEAST_WEIGHT = 0.2  # a passage with less of a span is not cited for it
-SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+|(?<=[。！？])|\n+")
 
 
 def reply(tokens: Sequence[Token], hits: Sequence[Hit], epsilon: float = 1.0) -> Reply:
@@ -48,7 +47,7 @@ def reply(tokens: Sequence[Token], hits: Sequence[Hit], epsilon: float = 1.0) ->
 
 def spans(text: str) -> list[tuple[int, int]]:
     """[start, end) of each sentence, without the white space around it."""
-    cuts = [0, *(match.end() for match in SENTENCE_END.finditer(text)), len(text)]
+    cuts = [0, *sentence_ends(text), len(text)]
     found = []
     for start, end in pairwise(cuts):
         sentence = text[start:end]

@@ -201,3 +201,86 @@ def _factory():  # type: ignore[no-untyped-def]
     factory = DetectorFactory()
     factory.load_json_profile([(Path(PROFILES_DIRECTORY) / name).read_text("utf-8") for name in _LATIN])
     return factory
+
+
+_CLOSING = "\"'”’»›)]}」』】〉》）］"  # it stays with the sentence that it closes
+_MOST_CLOSING = 4  # of them
+_SENTENCE_MARK = re.compile(r"[.!?…]++|[。！？｡][.!?…。！？｡]*+|\n")
+_OPENING = "\"'“‘«([「『（"
+_LETTERS_OR_DIGITS = re.compile(r"[^\W\d_]++|\d++")
+_INITIALS = re.compile(
+    rf"(?![{_SPACELESS}])[^\W\d_](?:\.[^\W\d_]{{1,2}}+)*+"
+)  # J, U.S, a.m, Ph.D: the last point left out
+_LONGEST_SHORTENED = 12  # characters
+_BY_USE = {  # words: that no sentence ends with, shortened; before numbers; that may end one; that begin many
+    "never last": "dr mr mrs ms mx prof st mt gen col maj capt lt sgt cpl rev hon sen rep gov pres messrs mme mlle vs "
+    "cf viz e.g i.e",
+    "before numbers": "no nos nr fig figs vol vols p pp ch chap sec art par eq tab app ca approx",
+    "shortened": "inc ltd co corp jr sr bros dept est ext al etc ave blvd rd jan feb mar apr jun jul aug sep sept oct "
+    "nov dec",
+    "openers": "the a an it its he his she her they their we our you your this that these those there here in on at by "
+    "for from with to of as if when while where who what which why how but and or so then also however after before "
+    "since because although not no yes is are was were do does did has have had can may please see",
+}
+_USED = {use: frozenset(listed.split()) for use, listed in _BY_USE.items()}
+
+
+def sentence_ends(text: str) -> list[int]:
+    """Where each sentence ends but the last, its closing quotes and brackets with it.
+
+    After a shortened word or an initial only before a word that often begins sentences: "U.S. Army", "in the U.S. It".
+    No library: pysbd changes the text that it splits, so that places in it are lost, and its last release is of 2021.
+    """
+    ends, start = [], 0
+    for mark in _SENTENCE_MARK.finditer(text):
+        if mark.start() < start:
+            continue
+        stop = mark.end() if mark[0] == "\n" else _ended(text, start, mark.start(), mark.end())
+        if 0 < stop < len(text):
+            ends.append(stop)
+            start = stop
+    return ends
+
+
+def _ended(text: str, start: int, dot: int, stop: int) -> int:
+    """Where the sentence from `start` ends whose last mark may be `text[dot:stop]`; 0 where it goes on."""
+    marks, spaceless = text[dot:stop], text[dot] in "。！？｡"
+    for _ in range(_MOST_CLOSING):
+        if stop < len(text) and text[stop] in _CLOSING and not (spaceless and _opens(text, start, stop)):
+            stop += 1
+    if spaceless:
+        return stop
+    if stop < len(text) and not text[stop].isspace():
+        return 0  # 3.5, example.org
+    after = stop
+    while after < len(text) and (text[after].isspace() or text[after] in _OPENING):
+        after += 1
+    word = _LETTERS_OR_DIGITS.match(text, after, after + 40)
+    small = word is not None and word[0][0].islower()
+    if "!" in marks or "?" in marks:
+        return 0 if small and text[stop - 1] in _CLOSING else stop  # "Why?" she asked.
+    if small or (marks != "." and word is None):
+        return 0
+    return 0 if marks == "." and _shortened(text, start, dot, word) else stop
+
+
+def _opens(text: str, start: int, quote: int) -> bool:
+    """Whether a straight quotation mark opens a quotation and does not close one."""
+    return text[quote] in "\"'" and text.count(text[quote], start, quote) % 2 == 0
+
+
+def _shortened(text: str, start: int, dot: int, next_word: re.Match[str] | None) -> bool:
+    """Whether the point at `dot` belongs to the word before it, and the sentence goes on."""
+    before = text[max(start, dot - _LONGEST_SHORTENED) : dot].replace("(", " ").split()
+    if not before or not text[dot - 1].isalnum():
+        return False
+    word, following = before[-1].strip("\"'“‘[").casefold(), next_word[0] if next_word else ""
+    if word in _USED["never last"]:
+        return True
+    if word.isdecimal():  # the number of an entry in a list
+        return len(word) < 4 and not text[start:dot].strip(" \t\n0123456789")
+    if word in _USED["before numbers"]:
+        return following[:1].isdigit()
+    if word in _USED["shortened"] or _INITIALS.fullmatch(word):
+        return following != "" and following.casefold() not in _USED["openers"]
+    return False

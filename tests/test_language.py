@@ -3,14 +3,14 @@ import subprocess
 import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import snowballstemmer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.language import detect, words
+from chatbot.language import detect, sentence_ends, words
 
 TURNS = [
     ("How many days of leave are there?", "en"),
@@ -136,3 +136,47 @@ def test_words_hold_no_space_no_ascii_mark_and_no_upper_case(text: str):
 def test_the_words_of_words_are_found_by_the_same_query(text: str):
     """An index that splits at spaces holds each word of the text, whole."""
     assert " ".join(words(text)).split(" ") == (words(text) or [""])
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["Dr. Nora Vance is the secretary.", "Mr. J. R. Hale mends the boats."],
+        ["Written by J. R. R. Tolkien in 1937.", "It sold well."],
+        ["The U.S. Army came.", "It left the U.S.", "It never came back."],
+        ["Use a short word, e.g. this one, i.e. the first."],
+        ["Platform No. 5 is closed, see Fig. 2 and pp. 3 to 9.", "He said no.", "Then he left."],
+        ["It is 3.5 km to example.org.", "Walk."],
+        ["The boathouse opens at 6 a.m. in summer and at 8 a.m. in winter.", "It is closed in July."],
+        ["It shuts at 10 p.m.", "The bar stays open."],
+        ["Wait... what?!", "Really?", "Yes!!!"],
+        ["He left...", "Then it rained."],
+        ["He left…", "Nobody knew why."],
+        ["“It is late.”", "He left (by train.)", "She stayed."],
+        ['"Why?" she asked.', 'He said: "No."', "So it was."],
+        ["Acme Inc. Holdings and Smith Jr. agreed.", "Acme Inc.", "It was founded in 1873.", "The end."],
+        ["1. Open the page.", "2. Drop the file."],
+        ["A first line", "A second line."],
+        ["馆长说：“逾期每天罚款一角。”", "星期一闭馆。"],
+        ["他问：「几点开门？」", "她说：『九点！』", "（请准时。）", "谢谢！"],
+        ['他说："好。"', '"走吧。"', "他们走了。"],
+        ["真的吗？！", "我想……算了。", "好。"],
+        ["共 3.5 公里。", "See Dr. 王.", "再见。"],
+    ],
+)
+@pytest.mark.parametrize("between", [" ", ""])
+def test_sentences_end_where_a_reader_ends_them(sentences: list[str], between: str) -> None:
+    joined = sentences[0]
+    for before, after in pairwise(sentences):
+        spaceless = before.rstrip('”」』）"')[-1] in "。！？"
+        joined += ("\n" if before == "A first line" else between if spaceless else " ") + after
+    cuts = [0, *sentence_ends(joined), len(joined)]
+    assert [joined[start:end].strip() for start, end in pairwise(cuts)] == sentences
+
+
+@given(st.text(alphabet='aDr.J5!?。！？…"”」）) \n中No'))
+def test_sentence_ends_rise_within_the_text(text: str) -> None:
+    ends = sentence_ends(text)
+    assert ends == sorted(set(ends))
+    assert all(0 < end < len(text) for end in ends)
+    assert "".join(text[start:end] for start, end in pairwise([0, *ends, len(text)])) == text
