@@ -131,6 +131,6 @@ def _sources(tokens: Sequence[Token]) -> list[tuple[int, float]]:
 
 
 def _within(tokens: Sequence[Token], start: int, end: int) -> list[Token]:
-    """The tokens that begin in [start, end); a token's leading white space counts as before it."""
+    """The tokens that share a character with [start, end); one that reaches over a sentence's end is of both."""
     ends = list(accumulate(len(token.text) for token in tokens))
-    return [token for token, stop in zip(tokens, ends, strict=True) if start < stop <= end] or [tokens[0]]
+    return [token for token, stop in zip(tokens, ends, strict=True) if stop > start and stop - len(token.text) < end]

@@ -1,12 +1,22 @@
 """Posteriors to citations, on tokens made by hand."""
 
 import math
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.attribution import LEAST_WEIGHT, answerable, confidence, evidence, mean_posterior, reply, spans
+from chatbot.attribution import (
+    LEAST_WEIGHT,
+    answerable,
+    confidence,
+    evidence,
+    mean_posterior,
+    most_likely_sources,
+    reply,
+    spans,
+)
 from chatbot.events import Token
 from chatbot.passage import Hit, Passage
 
@@ -109,3 +119,84 @@ def test_a_generator_that_can_refuse_is_as_sure_as_its_passages_answer_and_its_w
 
 def test_a_generator_that_knows_no_refusal_is_always_taken_to_answer() -> None:
     assert answerable([token("x", *FROM_FIRST)]) == 1
+
+
+def test_the_passage_that_wrote_most_of_a_span_is_cited_first() -> None:
+    for likelihoods, order in (((0.9, 0.5, 0.001), ["d:0", "d:1"]), ((0.5, 0.9, 0.001), ["d:1", "d:0"])):
+        citations = reply([token("Both.", *likelihoods)], HITS).citations
+        assert [citation.passage_id for citation in citations] == order
+        assert citations[0].weight > citations[1].weight
+
+
+def test_a_sentence_without_white_space_before_it_owes_nothing_to_the_one_before() -> None:
+    tokens = [token("猫睡。", *FROM_FIRST), token("狗叫。", *FROM_SECOND), token("猫走。", *FROM_FIRST)]
+    assert cited(tokens) == [("猫睡。", "d:0"), ("狗叫。", "d:1"), ("猫走。", "d:0")]
+
+
+def test_a_token_that_reaches_over_the_end_of_a_sentence_counts_for_both_and_for_no_other() -> None:
+    tokens = [
+        token("Cats purr.", *FROM_FIRST),
+        token(" Dogs bark. Owls", *FROM_SECOND),
+        token(" hoot.", *FUNCTION_WORD),
+    ]
+    assert cited(tokens) == [("Cats purr.", "d:0"), ("Dogs bark.", "d:1"), ("Owls hoot.", "d:1")]
+    assert cited([token("One", *FUNCTION_WORD), token(".\n\n", *FROM_FIRST), token("Two.", *FROM_SECOND)]) == [
+        ("One.", "d:0"),
+        ("Two.", "d:1"),
+    ]
+
+
+PIECE = st.sampled_from([" a", "b.", " c!", "。", "\n", "d. e", ".\n\n", "f"])
+
+
+@given(st.lists(st.tuples(PIECE, *[st.floats(0.01, 1)] * 3), min_size=1, max_size=8))
+def test_a_span_is_weighed_by_the_tokens_that_share_a_character_with_it(
+    drawn: list[tuple[str, float, float, float]],
+) -> None:
+    tokens = [token(*values) for values in drawn]
+    raw = "".join(each.text for each in tokens)
+    owner = [each for each in tokens for _ in each.text]  # of each character
+    lead = len(raw) - len(raw.lstrip())
+    expected = {}
+    for start, end in spans(raw):
+        mine = [each for each in tokens if any(each is one for one in owner[start:end])]
+        joint = [prior * math.prod(math.exp(each.log_likelihoods[z]) for each in mine) for z, prior in enumerate(PRIOR)]
+        for z, mass in enumerate(joint[:-1]):
+            weight = mass / sum(joint) * evidence(mine)
+            if abs(weight - LEAST_WEIGHT) > 1e-9:
+                expected[start - lead, end - lead, f"d:{z}"] = weight if weight > LEAST_WEIGHT else None
+    found = {(each.start, each.end, each.passage_id): each.weight for each in reply(tokens, HITS).citations}
+    for place, weight in expected.items():
+        assert found.get(place) == (None if weight is None else pytest.approx(weight))
+
+
+@given(st.lists(st.tuples(*[st.floats(0.01, 1)] * 3), min_size=1, max_size=5), st.sampled_from([0.0, 0.3, 1.0]))
+def test_the_likeliest_source_of_each_token_is_that_of_most_weight_given_the_whole_reply(
+    drawn: list[tuple[float, float, float]], epsilon: float
+) -> None:
+    tokens = [token("x", *values) for values in drawn]
+    paths: dict[tuple[int, ...], float] = {}
+    for path in product(range(3), repeat=len(tokens)):
+        mass = PRIOR[path[0]] * drawn[0][path[0]]
+        for (before, now), values in zip(pairwise(path), drawn[1:], strict=True):
+            mass *= ((1 - epsilon) * (before == now) + epsilon * PRIOR[now]) * values[now]
+        paths[path] = mass
+    for place, source in enumerate(most_likely_sources(tokens, epsilon)):
+        masses = [sum(mass for path, mass in paths.items() if path[place] == z) for z in range(3)]
+        assert masses[source] == pytest.approx(max(masses))
+    assert most_likely_sources([]) == []
+
+
+def test_a_branch_without_mass_is_no_reason_to_fail() -> None:
+    said = [Token("x", (0.0, 0.9, 0.1), (0.0, 1.0, 0.0), (-math.inf, math.log(0.5), -math.inf))]
+    assert evidence(said) == 1.0
+    assert evidence([]) == 0.0
+
+
+def test_where_passages_refuse_for_certain_the_reply_is_unsure_and_a_longer_one_no_surer_for_its_length() -> None:
+    weights, refusing, likelihoods = (0.6, 0.3, 0.1), (1.0, 1.0, 0.5), (0.5, 0.5, 0.5)
+    one = Token("x", weights, weights, tuple(map(math.log, likelihoods)), refusing=refusing)
+    assert answerable([one]) < 1e-6 and answerable([]) == 1
+    half = Token("x", weights, weights, tuple(map(math.log, likelihoods)), refusing=(0.0, 0.0, 0.0))
+    assert confidence([half]) == pytest.approx(0.9 * 0.5)
+    assert confidence([half] * 3) == pytest.approx(0.9 * 0.5)
