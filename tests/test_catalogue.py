@@ -4,6 +4,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from chatbot.errors import HomeDamaged, NameTaken, UnknownDocument
 from chatbot.index.lexical import Lexical, TfIdf
 from chatbot.language import words
 from chatbot.passage import Passage
+from chatbot.scope import Scope
 
 
 @pytest.fixture
@@ -353,3 +355,18 @@ def test_a_word_tells_more_the_fewer_passages_hold_it(catalogue: Catalogue):
     put(catalogue, "d", "rare common", "common", "common else")
     found = Lexical(catalogue).importance([*words("rare common"), "nowhere"])
     assert found == pytest.approx({"rare": math.log(4), "common": math.log(2)})
+
+
+def test_the_moment_of_its_adding_is_after_and_not_before_it(catalogue: Catalogue):
+    put(catalogue, "a.txt", "harbour")
+    moment = datetime(2026, 1, 1, 1, tzinfo=timezone(timedelta(hours=1)))  # of another zone: midnight in UTC
+    second = timedelta(seconds=1)
+    for scope, within in (
+        (Scope(added_after=moment), True),
+        (Scope(added_after=moment + second), False),
+        (Scope(added_before=moment), False),
+        (Scope(added_before=moment + second), True),
+        (Scope(added_after=moment + second / 2, added_before=moment + second), True),  # to the second
+    ):
+        assert [each.name for each in catalogue.documents(scope)] == ["a.txt"] * within
+        assert [id for id, _ in Lexical(catalogue).search("harbour", 3, scope)] == ["a.txt:0"] * within

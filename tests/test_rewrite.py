@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
 import pytest
 
-from chatbot.conversation import Conversation
+from chatbot.conversation import Conversation, Query, Reply, Turn
 from chatbot.generators.scripted import Scripted
 from chatbot.history import from_messages
 from chatbot.prompt import BETWEEN, ENCODED_LENGTH, Prompt, conversational
-from chatbot.rewrite import ByGenerator, ByTerms, Rewriter, Verbatim
+from chatbot.rewrite import ByGenerator, ByTerms, Counted, Rewriter, Verbatim, believable, leans
 
 TALK = [("Who wrote Hamlet?", "William Shakespeare."), ("Which theatre staged the play?", "The Globe in London.")]
 
@@ -159,3 +160,80 @@ def test_a_turn_that_stands_alone_is_not_rewritten_but_may_be_read_with_its_conv
     assert query.searches == (asked,)
     assert query.context.startswith(asked)
     assert ByTerms().rewrite(Conversation(), asked).context == ""
+
+
+def test_a_words_importance_is_its_idf_over_the_texts_at_hand() -> None:
+    counted = Counted(["A cat sat.", "The cat, the cat!", "Dogs."]).importance(["cat", "dog", "bird"])
+    assert counted == {"cat": pytest.approx(math.log(1 + 3 / 2)), "dog": pytest.approx(math.log(1 + 3 / 1))}
+
+
+@pytest.mark.parametrize(
+    ("utterance", "language", "leaning"),
+    [
+        ("Macbeth and Banquo Scottish nobles", "en", True),
+        ("Macbeth and Banquo the Scottish nobles", "en", False),
+        ("Macbeth und Banquo Schottlands Adel", "de", True),
+        ("Macbeth und Banquo der Schottlands Adel", "de", False),
+        ("环球剧院几点开门", "zh", True),
+        ("环球剧院星期几开门", "zh", False),
+        ("伦敦环球剧院星期几开门，它多大", "zh", True),
+        ("环球剧院星期几上午开门呢？", "zh", True),
+        ("Is it " + "x" * 394, "en", True),
+        ("Is it " + "x" * 395, "en", False),
+    ],
+)
+def test_a_short_turn_leans_and_a_long_one_only_by_its_words(utterance: str, language: str, leaning: bool) -> None:
+    assert leans(utterance, language) is leaning
+
+
+def test_a_greeting_is_no_turn_that_a_question_could_lean_on() -> None:
+    greeted = Conversation((Turn(Query("Hello!", "", "en"), Reply("Hello.")),))
+    query = ByTerms().rewrite(greeted, "When was it opened?")
+    assert (query.text, query.context, query.leans) == ("When was it opened?", "", False)
+
+
+def test_a_turn_that_leans_is_read_with_its_conversation_too() -> None:
+    asked = "When was it opened?"
+    for rewriter in rewriters("When was the Globe opened?"):
+        query = rewriter.rewrite(talk(), asked)
+        assert query.leans and query.context == conversational(talk(), asked)
+
+
+def test_history_terms_come_from_the_last_nine_utterances_and_are_not_those_of_the_turn() -> None:
+    told = [("Elsinore castle", "Yes."), ("Yorick skull", "Yes."), *[(f"Act {n}", "Yes.") for n in range(8)]]
+    by = ByTerms(Rare(elsinor=9.0, yorick=8.0, skull=7.0))
+    assert by.rewrite(talk(told), "Where is it?").text == "Yorick skull Where is it?"
+    assert by.rewrite(talk(told), "Is it his skull?").text == "Yorick Is it his skull?"
+
+
+def test_of_chinese_only_the_characters_that_tell_are_put_before_the_turn() -> None:
+    by = ByTerms(Rare(莎士=5.0, 雷特=4.0))
+    query = by.rewrite(talk([("莎士比亚写了哈姆雷特吗？", "是的。")]), "他是哪年出生的？")
+    assert query.text == "莎士 雷特 他是哪年出生的？"
+
+
+@pytest.mark.parametrize(
+    ("utterance", "said", "searched"),
+    [
+        ("When was it opened?", "When was the Globe opened?\nHere is why: it was asked.", "When was the Globe opened?"),
+        ("他是哪年出生的？", "莎士比亚是哪年出生的？", "莎士比亚是哪年出生的？"),
+        ("他是哪年出生的？", "拿破仑是哪年出生的？", "他是哪年出生的？"),  # nobody named him
+        # half of the words that ask are kept, or not
+        (
+            "Was it built near London bridge?",
+            "Was the Globe theatre near London?",
+            "Was the Globe theatre near London?",
+        ),
+        ("Was it built near London bridge?", "Was the Globe theatre in London?", "Was it built near London bridge?"),
+    ],
+)
+def test_a_rewrite_is_believed_by_its_first_line_and_by_its_words(utterance: str, said: str, searched: str) -> None:
+    conversation = talk([*TALK, ("谁写了哈姆雷特？", "莎士比亚。")] if not utterance.isascii() else TALK)
+    assert ByGenerator(Scripted(lambda prompt: said)).rewrite(conversation, utterance).text == searched
+
+
+def test_a_rewrite_of_more_than_a_questions_length_is_not_believed() -> None:
+    asked = "When was it opened?"
+    rewritten = "When was the Globe opened?"
+    for size, believed in ((2 * len(asked) + 200, True), (2 * len(asked) + 201, False)):
+        assert believable(rewritten.ljust(size, "?"), talk(), asked) is believed

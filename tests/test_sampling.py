@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chatbot.events import Token
-from chatbot.sampling import Sampling, choose, loops, truncate, unlooped, until
+from chatbot.sampling import Sampling, choose, ended, loops, stop_start, truncate, unlooped, until
 
 PROBS = st.lists(st.floats(1e-6, 1), min_size=1, max_size=12).map(lambda ps: [p / sum(ps) for p in ps])
 
@@ -194,3 +194,59 @@ def test_the_second_telling_of_even_a_long_piece_ends_a_reply(most: int) -> None
     piece = "".join(chr(0x4E00 + n) for n in range(100))
     tokens = tokens_of(list(2 * piece + "and on"))
     assert "".join(token.text for token in unlooped(tokens, most)) == 2 * piece
+
+
+@given(st.text("ab1. ", min_size=1, max_size=5), st.integers(1, 45), st.text("ab1.x ", max_size=6), st.integers(1, 6))
+@example("a", 39, "", 3)
+@example("a", 40, "", 3)
+@example("ab1", 13, "", 3)
+@example("ab1", 14, "", 3)
+@example("a" + 99 * "1", 2, "", 2)
+@example("a" + 100 * "1", 2, "", 2)
+def test_a_loop_is_so_many_repeats_of_so_many_characters_and_no_fewer(
+    piece: str, count: int, before: str, most: int
+) -> None:
+    text = before + piece * count
+    least = max(2, most)
+    slow = any(
+        text.endswith(text[-length:] * times) and any(map(str.isalnum, text[-length:]))
+        for length in range(1, min(100, len(text)) + 1)
+        for times in range(least, len(text) // length + 1)
+        if length * times >= 40
+    )
+    assert loops(text, most) is slow
+
+
+@given(st.text("ab", max_size=9), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+@example("abab", ["bab", "ab"])
+@example("aabb", ["bb", "aabb"])
+@example("abba", ["ba", "ab"])
+def test_of_several_stop_strings_the_first_to_be_completed_counts_and_the_longer_of_two_together(
+    text: str, stops: list[str]
+) -> None:
+    start = stop_start(text, stops)
+    assert (text if start is None else text[:start]) == before_first_stop(text, stops)
+
+
+def test_an_empty_stop_string_stops_nothing() -> None:
+    assert [token.text for token in until(tokens_of(["a", "", "b"]), ["", "x"])] == ["a", "", "b"]
+
+
+def test_a_reply_ends_at_a_loop_and_before_a_stop_string() -> None:
+    said = tokens_of(["one ", "two ", *["again and again "] * 9])
+    looped = "".join(token.text for token in ended(said, Sampling(most_repeats=3, stop=("x",))))
+    assert looped == "one two " + 3 * "again and again "
+    assert [token.text for token in ended(said, Sampling(stop=("two",)))] == ["one "]
+    assert list(ended(said, Sampling())) == said
+
+
+def test_the_same_seed_draws_the_same_and_another_not() -> None:
+    mixture, sampling = torch.full((1_000,), 0.001).log(), Sampling(temperature=1.0)
+    one, same, other = ([choose(mixture, [], sampling, torch.Generator().manual_seed(n))] for n in (1, 1, 2))
+    assert one == same != other
+
+
+def test_a_nucleus_that_reaches_its_mass_exactly_takes_no_token_more() -> None:
+    probs = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)
+    assert truncate(probs, 0.5, 0.0).tolist() == [0, 0.5, 0]
+    assert int((truncate(probs, 0.75, 0.0) > 0).sum()) == 2
