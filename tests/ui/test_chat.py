@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import gradio as gr
 import pytest
 from gradio_client import Client
 from playwright.sync_api import Locator, Page, expect
 
+from chatbot import open_chatbot
 from tests.ui.standin import StandIn, stocked
 from ui import RagChat
 
+ROOT = Path(__file__).parents[2]
 LEAVE = "How many days of leave are there?"
 HOSTILE = "<img src=x onerror=alert(1)> ![x](https://evil.example/?q=1) <script>alert(2)</script> $$x$$ **b** `c` &lt;"
 
@@ -290,6 +297,41 @@ def test_programs_can_ask_and_each_client_has_its_own_conversation(serve):
         client.predict("too long", api_name="/ask")
     named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert list(named) == ["/ask"]
+
+
+def documented(language: str) -> str:
+    """The block of code in this language, of the page on the endpoint."""
+    (block,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / "endpoint.md").read_text("utf-8"), re.DOTALL)
+    return block
+
+
+def test_the_documented_ways_to_ask_from_a_program_do(serve, tmp_path):
+    with open_chatbot(home=tmp_path, generator="scripted", embedder="hashing") as chatbot:
+        chatbot.load_sample()
+        address = serve(page_of(chatbot))
+
+        def run(*command: str) -> str:
+            *before, code = command
+            code = code.replace("http://127.0.0.1:7860", address)
+            return subprocess.run([*before, code], capture_output=True, text=True, check=True, timeout=60).stdout
+
+        said = run(sys.executable, "-c", documented("python"))
+        assert "comes from" in said
+        assert said.splitlines()[-1].endswith("And a collection?") and "delete" in said.splitlines()[-1]
+
+        if shutil.which("curl") is None:
+            pytest.skip("the other way needs curl")
+        first, again = documented("sh"), documented("sh").replace("How do I delete a document?", "And a collection?")
+        for asked, searched in ((first, "How do I delete a document?"), (again, "delete")):
+            last = run("sh", "-c", asked).strip().split("\n\n")[-1]
+            event, _, data = last.partition("\n")
+            assert event == "event: complete"
+            reply, sources, kept = json.loads(data.removeprefix("data: "))
+            assert kept is None  # the conversation, which stays where the page is
+            assert sources["reply"] == reply
+            assert searched in sources["query"]
+        alone = run("sh", "-c", again.replace("5d0c1f", "another"))
+        assert "delete" not in json.loads(alone.strip().rpartition("data: ")[2])[1]["query"]
 
 
 def chosen(page: Page, field: str, name: str) -> None:
