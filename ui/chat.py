@@ -32,7 +32,7 @@ from ui.assets import asset, stylesheet
 from ui.chooser import Chooser
 from ui.endpoint import offer_endpoint
 from ui.guard import guard
-from ui.i18n import Texts, preferred, texts
+from ui.i18n import Texts, preferred, said, texts
 from ui.panel import Shares, panel_value, turn_value
 from ui.place import Place, place
 from ui.scope import gone, narrowed
@@ -331,7 +331,7 @@ class RagChat(gr.Blocks):
             else:
                 yield from self._events(asides, asking, words)
         except MarginaliaError as error:
-            yield self._failed(conversation, asides, asking, str(error), words)
+            yield self._failed(conversation, asides, asking, said(str(error), words), words)
         except Exception:
             log.exception("a turn failed")
             yield self._failed(conversation, asides, asking, words["failed"], words)

@@ -14,7 +14,7 @@ from chatbot import DEFAULT_COLLECTION, MarginaliaError
 from ui import render
 from ui.assets import listing
 from ui.guard import handed_in
-from ui.i18n import Texts
+from ui.i18n import Texts, said
 
 if TYPE_CHECKING:
     from chatbot import Chatbot
@@ -188,7 +188,7 @@ class Documents:
         try:
             self._ingestion.submit_address(address.strip(), owner=visitor or "", replace=replacing, collection=into)
         except MarginaliaError as error:
-            gr.Warning(render.escape(str(error)))
+            gr.Warning(render.escape(said(str(error), self._say(request))))
             return gr.skip(), *self._watch(visitor, seen, request)
         return "", *self._watch(visitor, seen, request)
 
@@ -254,7 +254,7 @@ class Documents:
         try:
             entry = self._knowledge.delete(str(chosen.key))
         except MarginaliaError as error:
-            gr.Warning(render.escape(str(error)))
+            gr.Warning(render.escape(said(str(error), self._say(request))))
         else:
             gr.Info(render.escape(self._say(request)["documents.deleted"].format(name=entry.name)))
         return self._watch(visitor, seen, request)
@@ -266,7 +266,7 @@ class Documents:
         try:
             count = len(self._knowledge.delete_collection(name))
         except MarginaliaError as error:
-            gr.Warning(render.escape(str(error)))
+            gr.Warning(render.escape(said(str(error), self._say(request))))
         else:
             gr.Info(render.escape(self._say(request)["collections.deleted"].format(name=name, count=count)))
         return self._watch(visitor, seen, request)
@@ -277,7 +277,7 @@ class Documents:
             try:
                 self._knowledge.rename_collection(name, new)
             except MarginaliaError as error:
-                gr.Warning(render.escape(str(error)))
+                gr.Warning(render.escape(said(str(error), self._say(request))))
             else:
                 seen = replace(seen, shown=new, collections=None)
         return self._watch(visitor, seen, request)

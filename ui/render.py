@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Protocol
 
 from chatbot import Citation, Hit, Passage, Query, Reply, Turn
+from ui.i18n import said
 from ui.place import WINDOW, Place
 from ui.plain import marks, plain, without
 from ui.searched import readable
@@ -350,7 +351,9 @@ def _how(file: File, texts: Texts) -> str:
     if file.state == "embedding":
         return texts["arriving.embedded"].format(done=file.embedded, count=file.passages)
     passages = texts["outcome.passages"].format(count=file.passages) if file.passages else ""
-    return file.message or ("" if file.state in ("waiting", "reading", "cancelling", "cancelled") else passages)
+    return said(file.message, texts) or (
+        "" if file.state in ("waiting", "reading", "cancelling", "cancelled") else passages
+    )
 
 
 def collections(listed: Sequence[Collection], shown: str | None, texts: Texts) -> str:
@@ -387,7 +390,7 @@ def documents(entries: Sequence[Entry], texts: Texts, several: bool = False) -> 
 
 
 def _document(entry: Entry, texts: Texts, several: bool) -> str:
-    notice = f'<div class="mg-hint">{escape(entry.notice)}</div>' if entry.notice else ""
+    notice = f'<div class="mg-hint">{escape(said(entry.notice, texts))}</div>' if entry.notice else ""
     cells = {
         "kind": entry.kind,
         "bytes": _size(entry.bytes),

@@ -310,6 +310,19 @@ def test_the_application_speaks_chinese(serve, visit, chatbot):
     expect(page.locator(".mg-reply")).to_contain_text("二十八天")
 
 
+def test_a_failure_is_told_in_the_language_of_the_page(serve, visit, chatbot):
+    page = visit(serve(build_app(chatbot)), locale="zh-CN")
+    tab(page, "文档")
+    upload(page, EMPTY)
+    expect(page.locator(".mg-outcomes .mg-failed")).to_contain_text("中没有文字：请提供含有文字的文件")
+    page.get_by_label("添加网址").fill("not an address")
+    page.get_by_label("添加网址").press("Enter")
+    expect(page.locator(".toast-body")).to_contain_text("不是网址")
+    tab(page, "对话")
+    ask(page, "x" * 5000)
+    expect(page.locator(".mg-note")).to_contain_text("问题有 5,000 个字符")
+
+
 @pytest.mark.parametrize(("locale", "spoken"), [("de-DE", "en"), ("zh-CN", "zh")])
 def test_the_page_names_the_language_of_its_texts_and_where_to_add_documents(serve, visit, chatbot, locale, spoken):
     page = visit(serve(build_app(chatbot)), locale=locale)
