@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from openvino import Node
 
 GROUP = 32  # channels of a token that share a scale; with 64 the divergence from float32 grows by a third
+PIECE = 64  # tokens of each row that are read at once: what a graph needs for more it never gives back; see LOG.md
 HIDDEN = -1e30  # what is added to a score that does not count; finite, for padding sees nothing
 
 
@@ -80,7 +81,8 @@ class _Batch:
         self._lengths = [len(row) for row in rows]
         read = [sum(memory.shape[3] for memory in memories) for memories in before]
         past, width = max(read), max(self._lengths)
-        self._past = _joined(engine, before, past)
+        self._past, self._width = past, width
+        self._slots = _joined(engine, before, past, width)  # (layers, 2, B, K, past + width, D)
         ids = torch.zeros(len(rows), width, dtype=torch.int32)
         self._seen = torch.full((len(rows), 1, 1, past + width), HIDDEN)  # added to the scores of each slot
         for row, (tokens, behind) in enumerate(zip(rows, read, strict=True)):
@@ -89,15 +91,27 @@ class _Batch:
             self._seen[row, :, :, past + width - len(tokens) :] = 0
         positions = ((self._seen == 0).cumsum(dim=3, dtype=torch.int32) - 1).clamp(min=0).flatten(1)
         self._positions = positions[:, -1:]  # of the last token
-        later = torch.ones(width, past + width, dtype=torch.bool).triu(past + 1)
-        request = engine.reading.create_infer_request()
-        wanted = torch.arange(max(0, width - tail), width, dtype=torch.int32)
-        mask = self._seen.masked_fill(later, HIDDEN)
-        logits = self._run(request, ids, positions[:, past:], mask, wanted, *self._past.flatten(0, 1))
-        self._tail = F.pad(logits, (0, 0, tail - len(wanted), 0))
-        self._logits = logits[:, -1]
-        kept = [torch.from_numpy(request.get_output_tensor(1 + n).data) for n in range(2 * engine.layers)]
-        self._own = torch.stack(kept).view(engine.layers, 2, *kept[0].shape)  # (layers, 2, B, K, T, D)
+        request, logits = engine.reading.create_infer_request(), []
+        for start in range(0, width, PIECE):
+            end = min(start + PIECE, width)
+            logits.append(self._read(request, ids[:, start:end], positions[:, past + start : past + end], start, tail))
+        told = torch.cat(logits, dim=1)
+        self._tail = F.pad(told, (0, 0, tail - told.shape[1], 0))
+        self._logits = told[:, -1]
+
+    def _read(self, request: Any, ids: Tensor, positions: Tensor, start: int, tail: int) -> Tensor:
+        """Reads the tokens from `start` on, and keeps what it made of them; logits of those among the last `tail`."""
+        engine, before, end = self._engine, self._past + start, self._past + start + ids.shape[1]
+        later = torch.ones(ids.shape[1], end, dtype=torch.bool).triu(before + 1)
+        mask = self._seen[..., :end].masked_fill(later, HIDDEN)
+        first = max(0, self._width - tail - start)
+        wanted = torch.arange(min(first, ids.shape[1]), ids.shape[1], dtype=torch.int32)
+        asked = wanted if len(wanted) else torch.zeros(1, dtype=torch.int32)  # a graph gives no empty logits
+        logits = self._run(request, ids, positions, mask, asked, *self._slots[..., :before, :].flatten(0, 1))
+        for number, place in enumerate(self._slots.flatten(0, 1)):
+            made = torch.from_numpy(request.get_output_tensor(1 + number).data)
+            place[..., before:end, :] = in_range(made, place.dtype)
+        return logits[:, : len(wanted)]
 
     def logits(self) -> Tensor:
         return self._logits
@@ -106,14 +120,13 @@ class _Batch:
         return self._tail
 
     def memory(self, row: int) -> Tensor:
-        return self._own[:, :, row, :, self._own.shape[4] - self._lengths[row] :]
+        return self._slots[:, :, row, :, self._slots.shape[4] - self._lengths[row] :]
 
     @torch.inference_mode()
     def step(self, token: int) -> None:
         if self._stepping is None:
             self._stepping = self._engine.stepping.create_infer_request()
-            every = torch.cat([self._past, in_range(self._own, self._past.dtype)], dim=4).flatten(0, 1)
-            self._remember(dict(zip(self._engine.names, map(_tensor, every), strict=True)))
+            self._remember(dict(zip(self._engine.names, map(_tensor, self._slots.flatten(0, 1)), strict=True)))
         self._seen = F.pad(self._seen, (0, 1))
         self._positions = self._positions + 1
         rows = torch.arange(len(self._seen), dtype=torch.int32)
@@ -141,9 +154,11 @@ def _tensor(numbers: Tensor) -> Any:
     return openvino().Tensor(numbers.contiguous().numpy(), shared_memory=True)
 
 
-def _joined(engine: OpenVino, before: Sequence[Sequence[Tensor]], past: int) -> Tensor:
-    """Each row's memories, one behind the other, padded on the left to `past` slots: (layers, 2, B, K, past, D)."""
-    slots = torch.empty(engine.layers, 2, len(before), engine.key_heads, past, engine.size, dtype=engine.kept_as)
+def _joined(engine: OpenVino, before: Sequence[Sequence[Tensor]], past: int, width: int) -> Tensor:
+    """Each row's memories, one behind the other, padded on the left to `past` slots, and room for `width` more:
+    (layers, 2, B, K, past + width, D)."""
+    shape = (engine.layers, 2, len(before), engine.key_heads, past + width, engine.size)
+    slots = torch.empty(shape, dtype=engine.kept_as)
     for row, memories in enumerate(before):
         end = past
         for memory in reversed(memories):
