@@ -126,6 +126,7 @@ class Chatbot:
             self._dense = Dense(lambda: self.knowledge.space, self._catalogue)
             self.mended = self.knowledge.reconcile()
             self.history = History(chosen.home / "conversations")
+            self.mended += self.history.unread
             if not chosen.chroma:
                 models.sweep(chosen.home / "models")
         except BaseException:

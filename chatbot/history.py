@@ -1,71 +1,240 @@
-"""Conversations on disk, one JSON file each, written whole or not at all."""
+"""Conversations on disk: those of a home in one SQLite file, and one in a JSON file of a person's own.
+
+What is written is there whole or not at all. Several processes may use one home's conversations at once.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
+import sqlite3
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from chatbot.conversation import RATINGS, Citation, Conversation, Query, Reply, Turn
-from chatbot.errors import UnreadableData
+from chatbot.errors import HomeDamaged, UnreadableData, room
 from chatbot.language import detect
 from chatbot.passage import Hit, Passage
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+TITLE = 120  # characters of a title in the list
+
+
+_APPLICATION = 0x4D617268  # "Marh", in the file's header
+_SCHEMA = 1  # PRAGMA user_version
+_TABLES = (
+    "CREATE TABLE conversations (key TEXT PRIMARY KEY, title TEXT NOT NULL, changed REAL NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX conversations_by_age ON conversations (changed)",
+    """CREATE TABLE turns (
+        key TEXT NOT NULL REFERENCES conversations (key), number INTEGER NOT NULL, turn TEXT NOT NULL,
+        PRIMARY KEY (key, number)
+    )""",
+    "CREATE TABLE unread (name TEXT PRIMARY KEY) WITHOUT ROWID",  # files that were named once
+)
 
 
 class History:
-    """`list` is newest first. A key is 1 to 64 letters, digits, '-' or '_'; any other is unknown."""
+    """The conversations beside `folder`, in one SQLite file. `list` is newest first; any thread or process may call.
+
+    A key is 1 to 64 letters, digits, '-' or '_'; any other is unknown. What an earlier version kept in `folder`, a JSON
+    file each, is moved over when this is opened. `unread`: the files that could not be, a sentence each, said once.
+    Raises HomeDamaged where the file cannot be used, DiskFull where there is no room: what was stored then still is.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._path = folder.with_name(f"{folder.name}.sqlite")
+        self._prepare()
+        self.unread = self._move_in()
 
-    def save(self, key: str, conversation: Conversation) -> None:
-        path = self._path(key)
-        if path is None:
+    def save(self, key: str, conversation: Conversation, since: Conversation | None = None) -> Conversation:
+        """Gives what is stored then: the conversation, or, where others may have changed it `since` it was that, what
+        both have made of it (see `merged`). Raises UnreadableData for a key that cannot be used.
+        """
+        if not KEY.fullmatch(key):
             raise UnreadableData(f"conversation key {key!r} cannot be used: take 1 to 64 letters, digits, '-' or '_'")
-        write(path, conversation)
+        with self._writing() as connection:
+            rows = _rows(connection, key)
+            stored = [_turn(json.loads(row)) for row in rows]
+            turns = list(conversation.turns)
+            if since is not None and stored:
+                turns = merged(stored, since.turns, conversation.turns)
+            _put(connection, key, rows, turns, datetime.now(UTC).timestamp())
+        return Conversation(tuple(turns))
 
     def load(self, key: str) -> Conversation | None:
-        path = self._path(key)
-        return read(path) if path is not None and path.exists() else None
+        with self._reading() as connection:
+            rows = _rows(connection, key)
+        return Conversation(tuple(_turn(json.loads(row)) for row in rows)) if rows else None
 
     def list(self) -> list[tuple[str, str, str]]:
-        """(key, the first utterance, when it was last added to in ISO 8601 UTC)."""
-        found = []
-        for path in self._folder.glob("*.json"):
-            with contextlib.suppress(UnreadableData, FileNotFoundError):  # a file of a person's own, or just deleted
-                changed = path.stat().st_mtime
-                if turns := read(path).turns:
-                    found.append((changed, path.stem, turns[0].utterance))
-        return [
-            (key, title, datetime.fromtimestamp(changed, UTC).isoformat(timespec="seconds"))
-            for changed, key, title in sorted(found, reverse=True)
-        ]
+        """(key, the first utterance's beginning, in one line; when it was last changed in ISO 8601 UTC)."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT key, title, changed FROM conversations ORDER BY changed DESC, key DESC")
+            return [
+                (key, title, datetime.fromtimestamp(changed, UTC).isoformat(timespec="seconds"))
+                for key, title, changed in rows
+            ]
 
     def delete(self, key: str) -> None:
-        if (path := self._path(key)) is not None:
-            path.unlink(missing_ok=True)
+        with self._writing() as connection:
+            connection.execute("DELETE FROM turns WHERE key = ?", (key,))
+            connection.execute("DELETE FROM conversations WHERE key = ?", (key,))
 
-    def _path(self, key: str) -> Path | None:
-        return self._folder / f"{key}.json" if KEY.fullmatch(key) else None
+    def _move_in(self) -> tuple[str, ...]:
+        """A file is removed once what it held is on the disk: a crash leaves it in both places, and then here."""
+        said: tuple[str, ...] = ()
+        for path in sorted(self._folder.glob("*.json")):
+            try:
+                if KEY.fullmatch(path.stem):
+                    self._move(path)
+                    path.unlink(missing_ok=True)
+            except FileNotFoundError:  # another process moved it
+                continue
+            except (UnreadableData, OSError) as error:
+                with self._writing() as connection:
+                    new = connection.execute("INSERT OR IGNORE INTO unread VALUES (?)", (path.name,))
+                    said += (f"left where it is: {error}",) * new.rowcount
+        return said
+
+    def _move(self, path: Path) -> None:
+        changed, conversation = path.stat().st_mtime, read(path)
+        with self._writing() as connection:
+            if not _rows(connection, path.stem):
+                _put(connection, path.stem, [], conversation.turns, changed)
+
+    def _prepare(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HomeDamaged(f"{str(self._path.parent)!r} cannot be made: {error.strerror}") from error
+        with self._reading() as connection:
+            if self._state(connection) == (_APPLICATION, _SCHEMA):
+                return
+            connection.execute("PRAGMA journal_mode = WAL")
+        with self._writing() as connection:
+            if self._state(connection) == (0, 0):  # another process may have been quicker
+                for statement in _TABLES:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+                connection.execute(f"PRAGMA user_version = {_SCHEMA}")
+
+    def _state(self, connection: sqlite3.Connection) -> tuple[int, int]:
+        """(application, version), both 0 for a file that is new."""
+        application, version, tables = (
+            int(connection.execute(sql).fetchone()[0])
+            for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+        )
+        if application != _APPLICATION and tables:
+            raise HomeDamaged(f"{str(self._path)!r} is another program's database: choose another home")
+        if version > _SCHEMA:
+            raise HomeDamaged(f"{str(self._path)!r} is of a newer version: update, or choose another home")
+        return application, version
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._reading() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                if connection.in_transaction:  # SQLite has rolled back already where the disk failed
+                    connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        connection = None
+        try:
+            with room(self._path):
+                connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+                for pragma in ("foreign_keys = ON", "secure_delete = ON", "synchronous = FULL"):
+                    connection.execute(f"PRAGMA {pragma}")
+                yield connection
+        except sqlite3.DatabaseError as error:
+            raise HomeDamaged(f"the conversations {str(self._path)!r} cannot be used: {error}") from error
+        finally:
+            if connection is not None:
+                connection.close()
+
+
+def merged(stored: Sequence[Turn], before: Sequence[Turn], after: Sequence[Turn]) -> list[Turn]:
+    """`stored` with what turned `before` into `after`: turns taken back, changed or added. Whatever another added
+    to `stored` meanwhile stays; of a turn that both judged, the judgement of `after` holds.
+    """
+    start = next(
+        (n for n, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
+    )
+    most = min(len(before), len(after)) - start
+    end = next((n for n in range(most) if before[-1 - n] != after[-1 - n]), most)
+    gone = [_unjudged(turn) for turn in before[start : len(before) - end]]
+    kept: list[Turn] = []
+    place = None
+    for turn in stored:
+        if _unjudged(turn) in gone:
+            gone.remove(_unjudged(turn))
+            place = len(kept) if place is None else place
+        else:
+            kept.append(turn)
+    place = len(kept) if place is None else place
+    return [*kept[:place], *after[start : len(after) - end], *kept[place:]]
+
+
+def _unjudged(turn: Turn) -> Turn:
+    return replace(turn, rating="", correction="")
+
+
+def _rows(connection: sqlite3.Connection, key: str) -> list[str]:
+    """Its turns, as they are written."""
+    found = connection.execute("SELECT turn FROM turns WHERE key = ? ORDER BY number", (key,))
+    return [row for (row,) in found]
+
+
+def _put(connection: sqlite3.Connection, key: str, rows: Sequence[str], turns: Sequence[Turn], changed: float) -> None:
+    """Writes what differs from `rows`, those that are there."""
+    written = [json.dumps(asdict(turn)) for turn in turns]  # in ASCII: it holds whatever was typed
+    if not written:
+        connection.execute("DELETE FROM turns WHERE key = ?", (key,))
+        connection.execute("DELETE FROM conversations WHERE key = ?", (key,))
+        return
+    connection.execute(
+        "INSERT INTO conversations VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET title = excluded.title, "
+        "changed = excluded.changed",
+        (key, _title(turns[0].utterance), changed),
+    )
+    for number, row in enumerate(written):
+        if number >= len(rows) or rows[number] != row:
+            connection.execute("INSERT OR REPLACE INTO turns VALUES (?, ?, ?)", (key, number, row))
+    connection.execute("DELETE FROM turns WHERE key = ? AND number >= ?", (key, len(written)))
+
+
+def _title(utterance: str) -> str:
+    line = " ".join(utterance.encode("utf-8", "replace").decode().split())
+    return line if len(line) <= TITLE else f"{line[: TITLE - 1].rstrip()}…"
 
 
 def write(path: Path, conversation: Conversation) -> None:
     """Raises UnreadableData where the file cannot be written."""
     text = json.dumps({"turns": [asdict(turn) for turn in conversation.turns]}, ensure_ascii=False, indent=1)
+    name = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+        # half of a character (a lone surrogate) has no UTF-8; written as an escape it is still JSON
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", errors="backslashreplace", dir=path.parent, delete=False
+        ) as file:
+            name = file.name
             file.write(text)
-        Path(file.name).replace(path)
+        Path(name).replace(path)
     except OSError as error:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
         raise UnreadableData(f"conversation {str(path)!r} cannot be written: {error.strerror}") from error
 
 

@@ -8,26 +8,36 @@ from pathlib import Path
 
 from chatbot.conversation import Conversation, Turn
 from chatbot.errors import UnreadableData
-from chatbot.history import read
+from chatbot.history import History, read
 from chatbot.rows import Row, read_rows
 
 
 def rows_of(path: Path) -> list[Row]:
-    """`path`: rows (JSON lines), one conversation (`.json`), or a folder of conversations.
+    """`path`: rows (JSON lines), one conversation (`.json`), a folder of them, or a home's `conversations.sqlite`.
 
-    Rows of conversations are numbered in the order of files' names. Raises UnreadableData for a file that cannot be
-    read, and where no reply was judged.
+    Rows of conversations are numbered in the order of files' names, or of keys. Raises UnreadableData for a file that
+    cannot be read, and where no reply was judged.
     """
-    if not path.is_dir() and path.suffix != ".json":
+    of_home = path.with_name(f"{path.name}.sqlite")  # beside the folder where an earlier version kept them
+    if path.suffix == ".sqlite" or (of_home.exists() and not path.is_file()):
+        conversations = _kept(History(path.with_suffix("")))
+    elif path.is_dir() or path.suffix == ".json":
+        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        conversations = [read(file) for file in files]
+    else:
         return read_rows(path)
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    rows = [row for file in files for row in judged_rows(read(file))]
+    rows = [row for conversation in conversations for row in judged_rows(conversation)]
     if not rows:
         raise UnreadableData(
             f"{str(path)!r} holds no reply to learn from: in the page, press the thumb up under good replies, or the "
             "thumb down and write what the reply should have said"
         )
     return [replace(row, number=number) for number, row in enumerate(rows, 1)]
+
+
+def _kept(history: History) -> list[Conversation]:
+    found = [history.load(key) for key in sorted(key for key, *_ in history.list())]
+    return [conversation for conversation in found if conversation is not None]
 
 
 def judged_rows(conversation: Conversation) -> Iterator[Row]:

@@ -1,11 +1,19 @@
 import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chatbot import Conversation
-from chatbot.errors import UnreadableData
-from chatbot.history import History, from_messages, read, write
+from chatbot.conversation import Turn
+from chatbot.errors import DiskFull, HomeDamaged, UnreadableData
+from chatbot.history import History, from_messages, merged, read, write
 
 
 def test_a_conversation_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -50,3 +58,132 @@ def test_a_key_cannot_leave_the_folder(tmp_path: Path, key: str) -> None:
     assert history.load(key) is None
     history.delete(key)
     assert list(tmp_path.rglob("*.json")) == []
+
+
+def turns(*utterances: str) -> tuple[Turn, ...]:
+    return from_messages([pair for each in utterances for pair in (("user", each), ("assistant", "Yes."))]).turns
+
+
+def test_two_who_go_on_with_one_conversation_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    one, other = History(tmp_path / "c"), History(tmp_path / "c")
+    begun = one.save("k", Conversation(turns("a")))
+    one.save("k", Conversation(turns("a", "b")), since=begun)
+    both = other.save("k", Conversation(turns("a", "c")), since=begun)
+    assert both == one.load("k") == Conversation(turns("a", "b", "c"))
+    taken_back = one.save("k", begun, since=Conversation(turns("a", "b")))
+    assert taken_back.turns == turns("a", "c")
+    judged = begun.judged(0, "up")
+    assert other.save("k", judged, since=begun).turns == (replace(turns("a")[0], rating="up"), *turns("c"))
+    again = one.save("k", Conversation(turns("a2")), since=begun)
+    assert again.turns == turns("a2", "c")
+
+
+@given(
+    st.lists(st.integers(0, 9), max_size=6, unique=True),
+    st.lists(st.integers(10, 19), max_size=4, unique=True),
+    st.integers(0, 6),
+    st.lists(st.integers(20, 29), max_size=3, unique=True),
+)
+def test_what_another_added_stays_and_what_was_changed_is_as_in_the_later_one(
+    before: list[int], elsewhere: list[int], kept: int, come: list[int]
+) -> None:
+    def made(numbers: Sequence[int]) -> tuple[Turn, ...]:
+        return turns(*map(str, numbers))
+
+    after = [*before[:kept], *come]
+    stored = made([*before, *elsewhere])
+    found = [turn.utterance for turn in merged(stored, made(before), made(after))]
+    assert sorted(found) == sorted(map(str, [*after, *elsewhere]))
+    assert [each for each in found if int(each) in after] == [str(each) for each in after]
+
+
+def test_what_an_earlier_version_kept_is_moved_in_and_what_cannot_be_read_is_named_once(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    for key in ("one", "two"):
+        write(folder / f"{key}.json", Conversation(turns(f"Question {key}?")))
+    (folder / "three.json").write_text("[" * 100_000)
+    (folder / "a person's own.json").write_text("{}")
+    history = History(folder)
+    assert [title for _, title, _ in history.list()] in (
+        ["Question one?", "Question two?"],
+        ["Question two?", "Question one?"],
+    )
+    assert history.load("one") == Conversation(turns("Question one?"))
+    (said,) = history.unread
+    assert "three.json" in said and "\n" not in said
+    assert sorted(each.name for each in folder.iterdir()) == ["a person's own.json", "three.json"]
+    assert History(folder).unread == ()
+
+
+def test_a_crash_while_files_are_moved_in_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    for number in range(12):
+        write(folder / f"{number}.json", Conversation(turns(f"Question {number}?")))
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom chatbot.history import History\nremoved = 0\n"
+        "def unlink(self, **options):\n    global removed\n    removed += 1\n"
+        "    if removed == 5: os._exit(9)\n    os.unlink(self)\n"
+        "Path.unlink = unlink\nHistory(Path(sys.argv[1]))"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(folder)], check=False).returncode == 9
+    assert len(list(folder.iterdir())) == 8
+    history = History(folder)
+    assert sorted(title for _, title, _ in history.list()) == sorted(f"Question {number}?" for number in range(12))
+    assert list(folder.iterdir()) == []
+    assert all(len(history.load(str(number)).turns) == 1 for number in range(12))  # type: ignore[union-attr]
+
+
+def test_a_title_is_one_short_line(tmp_path: Path) -> None:
+    history = History(tmp_path / "c")
+    history.save("k", Conversation(turns("First\n\n  second\tthird " + "x" * 5000)))
+    ((_, title, _),) = history.list()
+    assert title.startswith("First second third x") and len(title) == 120 and title.endswith("…")
+
+
+def test_half_a_character_is_kept(tmp_path: Path) -> None:
+    conversation = Conversation(turns("Is \ud83d half?"))
+    history = History(tmp_path / "c")
+    history.save("k", conversation)
+    assert history.load("k") == conversation and "half?" in history.list()[0][1]
+    write(tmp_path / "f.json", conversation)
+    assert read(tmp_path / "f.json") == conversation
+
+
+@pytest.mark.parametrize(
+    ("pragma", "said"), [("user_version = 99", "newer"), ("application_id = 7", "another program")]
+)
+def test_a_later_versions_file_and_another_programs_are_refused_in_one_line(
+    tmp_path: Path, pragma: str, said: str
+) -> None:
+    History(tmp_path / "c")
+    with sqlite3.connect(tmp_path / "c.sqlite") as connection:
+        connection.execute(f"PRAGMA {pragma}")
+    with pytest.raises(HomeDamaged, match=said):
+        History(tmp_path / "c")
+
+
+def test_listing_reads_no_turn(tmp_path: Path) -> None:
+    history = History(tmp_path / "c")
+    history.save("k", Conversation(turns("a")))
+    with sqlite3.connect(tmp_path / "c.sqlite") as connection:
+        connection.execute("UPDATE turns SET turn = 'no JSON'")
+    assert [title for _, title, _ in history.list()] == ["a"]
+
+
+def test_a_full_disk_is_said_as_such_and_what_was_stored_still_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = History(tmp_path / "c")
+    begun = history.save("k", Conversation(turns("a")))
+    connect = sqlite3.connect
+
+    def small(*given: object, **options: object) -> sqlite3.Connection:
+        connection = connect(*given, **options)  # type: ignore[call-overload]
+        connection.execute("PRAGMA max_page_count = 12")
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", small)
+        with pytest.raises(DiskFull, match="is full: make room"):
+            history.save("k", Conversation(turns("a", "b" * 500_000)), since=begun)
+    assert history.load("k") == begun

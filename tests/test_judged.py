@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from chatbot import Citation, Conversation, Hit, Passage, Query, Reply, Turn
 from chatbot.cli import main
 from chatbot.errors import UnreadableData
-from chatbot.history import read, write
+from chatbot.history import History, from_messages, read, write
 from chatbot.judged import judged_rows, rows_of
 
 HITS = tuple(
@@ -144,3 +145,13 @@ def test_judged_conversations_are_trained_on(tmp_path: Path, tiny_llama: Path, f
     told = ["--data", str(tmp_path / "talks"), "--out", str(tmp_path / "out"), "--accumulate", "1"]
     assert main([*chosen, "train", "generator", *told, *flags]) == 0
     assert (tmp_path / "out" / "marginalia.json").is_file()
+
+
+def test_the_conversations_of_a_home_are_learned_from(tmp_path: Path) -> None:
+    said = from_messages([("user", "Who?"), ("assistant", "He.")]).turns[0]
+    passage = Passage("p", "d", "d.md", "It was he.", None, "", 0, 10)
+    turn = replace(said, hits=(Hit(passage, 1.0),), rating="up")
+    History(tmp_path / "conversations").save("k", Conversation((turn,)))
+    for path in (tmp_path / "conversations.sqlite", tmp_path / "conversations"):
+        (row,) = rows_of(path)
+        assert (row.question, row.answers) == ("Who?", ("He.",))

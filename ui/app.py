@@ -20,7 +20,7 @@ from ui.chat import RagChat
 from ui.documents import Documents
 from ui.guard import guard
 from ui.i18n import Texts, texts
-from ui.thread import Asking
+from ui.thread import Asking, running
 
 if TYPE_CHECKING:
     from chatbot import Chatbot
@@ -73,6 +73,7 @@ class App(gr.Blocks):
     def _lay_out(self, language: str | None, examples: Sequence[str], concurrency_limit: int | None) -> None:
         words = texts(language or "en")
         self._key = gr.Textbox(visible=False)
+        self._known = gr.State(Conversation())  # as this tab last had it stored, or found it
         self._mine = gr.BrowserState([], storage_key="marginalia-conversations", secret="marginalia")
         with gr.Sidebar(open=False, width=280, elem_classes="mg-app mg-sidebar"):
             self._conversations = listing()
@@ -103,16 +104,20 @@ class App(gr.Blocks):
         quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         telling = quick | {"queue": True}  # gradio shows gr.Info and gr.Warning for queued events only
         kept = [self._key, self._mine]
+        opened = [self._key, self._known, self._conversations, *self.chat.shown]
         self.load(self._translate, None, self._translated, **quick)
         self.load(
             self._restore,
             [*kept, self.chat.asking],
-            [self._key, self._conversations, *self.chat.shown],
+            opened,
             js=_READ_KEY,
             **telling,
         ).then(None, [self._key], js=_WRITE_KEY, **quick)
         for saved in self.chat.on_change(
-            self._save, [*kept, self.chat.conversation], [*kept, self._conversations], **telling
+            self._save,
+            [*kept, self._known, self.chat.asking, self.chat.conversation],
+            [self._key, self._mine, self._known, self._conversations, *self.chat.shown],
+            **telling,
         ):
             saved.then(None, [self._key], js=_WRITE_KEY, **quick)
         self._mine.change(self._list_conversations, kept, [self._conversations], **quick)
@@ -120,7 +125,7 @@ class App(gr.Blocks):
             event(
                 handler,
                 [*kept, self.chat.asking],
-                [self._key, self._conversations, *self.chat.shown],
+                opened,
                 **telling,
             ).then(None, [self._key], js=_WRITE_KEY, **quick)
         self._documents.listen(self, self._documents_tab)
@@ -134,17 +139,35 @@ class App(gr.Blocks):
         if (conversation := self._kept(key)).turns:
             return self._showing(key, conversation, mine, request)
         # nothing is drawn: the first question may be asked while this runs, and would be wiped away
-        return key, self._list_conversations(key, mine, request), *(gr.skip(),) * len(self.chat.shown)
+        return key, gr.skip(), self._list_conversations(key, mine, request), *(gr.skip(),) * len(self.chat.shown)
 
-    def _save(self, key: str, mine: list[str], conversation: Conversation, request: gr.Request) -> tuple[Any, ...]:
-        """An emptied conversation is a new one: what was saved stays, under its own key."""
-        kept = self._kept(key)
+    def _save(
+        self,
+        key: str,
+        mine: list[str],
+        known: Conversation,
+        asking: Asking | None,
+        conversation: Conversation,
+        request: gr.Request,
+    ) -> tuple[Any, ...]:
+        """An emptied conversation is a new one: what was saved stays, under its own key.
+
+        Where another tab went on with it, both tabs' turns are stored, and shown unless a reply is on its way.
+        """
+        stored: Conversation | None = conversation
         if not conversation.turns:
-            key = _new_key() if kept.turns else key
-        elif kept != conversation:
-            self._keep(key, conversation)
+            key = _new_key() if known.turns else key
+        elif conversation != known:
+            stored = self._keep(key, conversation, known)
             mine = [key, *(other for other in mine or [] if other != key)]
-        return key, mine, self._list_conversations(key, mine, request)
+        listed, unchanged = self._list_conversations(key, mine, request), (gr.skip(),) * len(self.chat.shown)
+        if stored is None:  # what this tab knows to be stored is what it was
+            return key, mine, gr.skip(), listed, *unchanged
+        if stored == conversation or running(asking):
+            return key, mine, conversation, listed, *unchanged
+        words = self.chat.words(request)
+        gr.Info(words["conversation.elsewhere"])
+        return key, mine, stored, listed, *self.chat.show(stored, words)
 
     def _open(
         self, _: str, mine: list[str], asking: Asking | None, chosen: gr.EventData, request: gr.Request
@@ -163,7 +186,7 @@ class App(gr.Blocks):
         if gone == key:
             return self._showing(_new_key(), Conversation(), mine, request, asking)
         unchanged = (gr.skip(),) * len(self.chat.shown)
-        return key, self._list_conversations(key, mine, request), *unchanged
+        return key, gr.skip(), self._list_conversations(key, mine, request), *unchanged
 
     def _kept(self, key: str) -> Conversation:
         try:
@@ -172,11 +195,13 @@ class App(gr.Blocks):
             gr.Warning(render.escape(str(error)))
             return Conversation()
 
-    def _keep(self, key: str, conversation: Conversation) -> None:
+    def _keep(self, key: str, conversation: Conversation, known: Conversation) -> Conversation | None:
+        """What is stored then; None where it cannot be: it stays on the page, and the next turn tries again."""
         try:
-            self._chatbot.history.save(key, conversation)
+            return self._chatbot.history.save(key, conversation, known)
         except MarginaliaError as error:
             gr.Warning(render.escape(str(error)))
+            return None
 
     def _showing(
         self,
@@ -187,7 +212,7 @@ class App(gr.Blocks):
         leaving: Asking | None = None,
     ) -> tuple[Any, ...]:
         listed = self._list_conversations(key, mine, request)
-        return key, listed, *self.chat.show(conversation, self.chat.words(request), leaving=leaving)
+        return key, conversation, listed, *self.chat.show(conversation, self.chat.words(request), leaving=leaving)
 
     def _list_conversations(self, key: str, mine: list[str], request: gr.Request) -> str:
         own = set(mine or [])

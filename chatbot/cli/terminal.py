@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Command = Callable[[argparse.Namespace], int]
 Add = Callable[..., argparse.ArgumentParser]  # (name, command, help, within) -> the command's parser
-JUDGED = "rows (.jsonl), or conversations whose replies were judged: a file (.json) or a folder; see docs/training.md"
+JUDGED = "rows (.jsonl), or judged conversations: a home's .sqlite, a file (.json) or a folder; see docs/training.md"
 
 
 def settings_of(options: argparse.Namespace) -> Settings:

@@ -28,7 +28,7 @@ class Lexical:
 
     def importance(self, words: Sequence[str]) -> dict[str, float]:
         """idf of words of `language.words`, in nats; those that occur in no passage are left out."""
-        passages = sum(entry.passages for entry in self._catalogue.documents())
+        passages = self._catalogue.count()
         occurrences = self._catalogue.occurrences(list(words))
         return {word: math.log(1 + passages / count) for word, count in occurrences.items()}
 

@@ -120,9 +120,10 @@ class Knowledge:
 class History:
     kept: dict[str, Conversation] = field(default_factory=dict)
 
-    def save(self, key: str, conversation: Conversation) -> None:
+    def save(self, key: str, conversation: Conversation, since: Conversation | None = None) -> Conversation:
         self.kept.pop(key, None)
         self.kept[key] = conversation
+        return conversation
 
     def load(self, key: str) -> Conversation | None:
         return self.kept.get(key)

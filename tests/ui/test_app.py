@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from chatbot import Chatbot, MarginaliaError, open_chatbot
+from chatbot import Chatbot, Conversation, MarginaliaError, open_chatbot
+from chatbot.errors import DiskFull
+from chatbot.history import History
 from chatbot.knowledge import Rebuilding
 from tests.ui.standin import Knowledge, StandIn
 from tests.ui.test_chat import HOSTILE, answers, ask, page_of
@@ -227,6 +229,51 @@ def test_a_reload_keeps_the_conversation_and_another_tab_has_its_own(serve, visi
     other = visit(address, beside=page)
     expect(other.locator(".mg-conversations li")).to_have_count(1)  # listed
     answers(other, 0)  # but not open
+
+
+def test_two_tabs_that_go_on_with_one_conversation_lose_nothing(serve, visit, chatbot):
+    address = serve(build_app(chatbot))
+    page = visit(address)
+    ask(page, "Is there anything?")
+    answers(page, 1)
+    other = visit(address, beside=page)
+    other.get_by_role("button", name="Toggle Sidebar").click()
+    other.locator(".mg-conversations .mg-open").click()
+    answers(other, 1)
+    ask(page, "Which office?")
+    answers(page, 2)
+    ask(other, "Which dogs?")
+    expect(other.locator(".mg-utterance")).to_have_text(["Is there anything?", "Which office?", "Which dogs?"])
+    expect(other.locator(".toast-body")).to_contain_text("went on elsewhere")
+    page.reload()
+    answers(page, 3)
+    ((key, title, _),) = chatbot.history.list()
+    assert title == "Is there anything?" and len(chatbot.history.load(key).turns) == 3
+
+
+class Full(History):
+    """Its disk is full while it is told so."""
+
+    full = True
+
+    def save(self, key: str, conversation: Conversation, since: Conversation | None = None) -> Conversation:
+        if self.full:
+            raise DiskFull("the disk that holds <b>'here'</b> is full: make room there")
+        return super().save(key, conversation, since)
+
+
+def test_a_turn_that_found_no_room_stays_on_the_page_and_is_kept_with_the_next(serve, visit, tmp_path):
+    history = Full(tmp_path / "conversations")
+    page = visit(serve(build_app(StandIn(history=history))))
+    ask(page, "Is there anything?")
+    answers(page, 1)
+    expect(page.locator(".toast-body")).to_contain_text("<b>'here'</b> is full: make room there")
+    history.full = False
+    ask(page, "Which office?")
+    answers(page, 2)
+    expect(page.locator(".mg-conversations li")).to_have_count(1)
+    ((key, *_),) = history.list()
+    assert [turn.utterance for turn in history.load(key).turns] == ["Is there anything?", "Which office?"]
 
 
 def test_an_earlier_conversation_is_opened_and_deleted(serve, visit, chatbot, tmp_path):
