@@ -101,7 +101,7 @@ class _Batch:
 
     def _read(self, request: Any, ids: Tensor, positions: Tensor, start: int, tail: int) -> Tensor:
         """Reads the tokens from `start` on, and keeps what it made of them; logits of those among the last `tail`."""
-        engine, before, end = self._engine, self._past + start, self._past + start + ids.shape[1]
+        before, end = self._past + start, self._past + start + ids.shape[1]
         later = torch.ones(ids.shape[1], end, dtype=torch.bool).triu(before + 1)
         mask = self._seen[..., :end].masked_fill(later, HIDDEN)
         first = max(0, self._width - tail - start)
