@@ -90,12 +90,13 @@ class StoreUnreachable(SetupError):
 
 
 @contextmanager
-def room(where: str | os.PathLike[str]) -> Iterator[None]:
-    """Raises DiskFull in place of whatever says that the disk of `where`, a file or folder, is full."""
+def room(where: str | os.PathLike[str], enough: int = 0) -> Iterator[None]:
+    """Raises DiskFull in place of whatever says that the disk of `where`, a file or folder, is full. `enough`: bytes;
+    where fewer are free, whatever is raised is taken to say so, as a library needs that does not say why it failed."""
     try:
         yield
     except Exception as error:
-        if not isinstance(error, MarginaliaError) and is_full(error, where):
+        if not isinstance(error, MarginaliaError) and (is_full(error, where) or _free(where) < enough):
             raise DiskFull(
                 f"the disk that holds {os.fspath(where)!r} is full: make room there, and try again if it does not go "
                 "on by itself"

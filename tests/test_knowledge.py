@@ -292,6 +292,40 @@ def test_a_rebuild_that_was_stopped_is_taken_up_where_it_stood(folder: Path, tmp
     again.close()
 
 
+def test_a_rebuild_that_is_no_longer_wanted_when_it_begins_does_nothing(folder: Path, tmp_path: Path):
+    before = Home(folder, passage_tokens=60)
+    before.knowledge.add(write(tmp_path, "long.txt", "\n\n".join(f"Paragraph {n} " + "word " * 15 for n in range(20))))
+    before.close()
+    after = Home(folder, passage_tokens=20)
+    stop, heard = threading.Event(), []
+    stop.set()  # before the thread that rebuilds came to begin
+    after.knowledge.rebuild(lambda done, doing: heard.append(doing), stop)
+    assert heard == [] and after.knowledge.is_outdated()
+    after.knowledge.stop()  # of nothing, and so it stops nothing that comes after it
+    after.knowledge.rebuild()
+    assert not after.knowledge.is_outdated()
+    after.close()
+    closed = Home(folder, passage_tokens=60)
+    closed.knowledge.close()
+    closed.knowledge.rebuild()
+    assert closed.knowledge.is_outdated()
+    closed.close()
+
+
+def test_of_two_bounds_of_time_the_first_moment_is_in_the_scope_and_the_last_is_not(home: Home, tmp_path: Path):
+    home.knowledge.add(write(tmp_path, "a.txt", "The harbour has cranes."))
+    (entry,) = home.knowledge.documents()
+    added, second = datetime.fromisoformat(entry.added), timedelta(seconds=1)
+    found = {
+        scope: bool(home.lexical.search("harbour", 5, scope))
+        for scope in (
+            Scope(added_after=added), Scope(added_after=added + second),
+            Scope(added_before=added), Scope(added_before=added + second),
+        )
+    }  # fmt: skip
+    assert list(found.values()) == [True, False, False, True]
+
+
 def test_without_the_earlier_embedder_words_alone_are_searched_until_the_new_is_whole(folder: Path, tmp_path: Path):
     before = Home(folder, Hashing(64))
     before.knowledge.add(write(tmp_path, "manual.md", MANUAL))

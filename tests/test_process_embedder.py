@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,33 @@ def test_a_process_that_ends_every_time_is_said(embedder: Apart):
     with dying.apart(), pytest.raises(SetupError, match="enough memory"):
         dying.parts(TEXTS)
     assert dying.process_id is None
+
+
+class Sleeping(Hashing):
+    def parts(self, texts):
+        time.sleep(60)
+
+
+def test_closing_waits_for_nothing_that_is_being_embedded():
+    embedder, raised = Apart(Sleeping), []
+
+    def work() -> None:
+        try:
+            with embedder.apart():
+                embedder.parts(TEXTS)
+        except SetupError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while embedder.process_id is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.3)
+    embedder.close()
+    thread.join(10)
+    assert len(raised) == 1 and embedder.process_id is None
 
 
 class Missing(Hashing):

@@ -30,13 +30,14 @@ from chromadb.errors import ChromaError, NotFoundError
 
 from chatbot.catalogue import Catalogue
 from chatbot.embedders.base import Metric, Vectors, similarity
-from chatbot.errors import HomeDamaged, SetupError, StoreUnreachable, WrongSetting, is_full, room
+from chatbot.errors import DiskFull, HomeDamaged, SetupError, StoreUnreachable, WrongSetting, room
 from chatbot.index.base import Ranking, Space, distinct
 from chatbot.passage import embedded
 from chatbot.scope import EVERYTHING, Scope
 
 _BATCH = 5_000  # Chroma 1.5 takes at most 5,461
 _PAGE = 10_000
+_ENOUGH = 2_000_000  # bytes on the disk; with fewer, Chroma may say "failed to apply logs" and not why
 _EF = 200  # recall@100 .997 on 5,000 clustered vectors
 _ENDING = re.compile(r"(-[0-9a-f]{16})(-[0-9a-f]{12})?")  # of a collection's name: of the embedder, of ours
 _READING = 5  # times as long as naming a neighbour (12 µs), reading a vector out of Chroma takes (60 µs)
@@ -208,16 +209,14 @@ class Chroma:
         if self._remote:
             yield
             return
-        with room(self._where):
-            if self._stuck.is_set():
-                self._connect_anew()
-            try:
-                yield
-            except Exception as error:
-                if is_full(error, self._where):
-                    self._stuck.set()
+        try:
+            with room(self._where, _ENOUGH):
+                if self._stuck.is_set():
                     self._connect_anew()
-                raise
+                yield
+        except DiskFull:
+            self._stuck.set()
+            raise
 
     def _connect_anew(self) -> None:
         """For every client of this folder in this process."""
