@@ -18,14 +18,14 @@ Span = tuple[int, int]  # start and end of what is left out
 OFFICE = {".docx", ".docm", ".dotx", ".pptx", ".pptm", ".xlsx", ".xlsm", ".odt", ".ods", ".odp", ".msg"}
 WRITTEN = {".md", ".markdown", ".mdown", ".mkd", ".html", ".htm", ".xhtml", ".xht", ".epub", ".eml", ".ipynb"}
 
-_ADDRESS = re.compile(r"[^\s/.]+(?:\.[^\s/.]+)++/\S*")
+_ADDRESS = re.compile(r"\A[^\s/.]+(?:\.[^\s/.]+)++/\S*")
 _HEADING = re.compile(r"[ ]{0,3}(#{1,6}[ \t]+)(?=\S)")
 _FENCE = re.compile(r"[ ]{0,3}(`{3,}+|~{3,}+)")
 _RULED = re.compile(
-    r"[ \t]*+(?:={3,}+|-{3,}+|(?:[*][ \t]*+){3,}+|(?:_[ \t]*+){3,}+|\|?(?=[^\n]*\|)[-:| \t]{3,}+)[ \t]*+"
+    r"\A[ \t]*+(?:={3,}+|-{3,}+|(?:[*][ \t]*+){3,}+|(?:_[ \t]*+){3,}+|\|?(?=[^\n]*\|)[-:| \t]{3,}+)[ \t]*+"
 )
 _QUOTE = re.compile(r"[ ]{0,3}(?:>[ ]?)++")
-_ROW = re.compile(r"[ \t]*+\|")
+_ROW = re.compile(r"(?<![ \t])[ \t]*+\|")
 _TICKS = re.compile(r"`++")
 _LABEL = r"(?:!\[[^\[\]\n]*+\]\([^()\n]*+\)|[^\[\]\n])*+"  # it may hold images
 _LINK = re.compile(rf"(!?\[)({_LABEL})(\](?:\([^()\n]*+(?:\([^()\n]*+\)[^()\n]*+)*+\)|\[[^\[\]\n]*+\]))")
@@ -67,7 +67,7 @@ def _marks(text: str) -> Iterator[Span]:
             fence, paragraph = "" if fence else fenced[1], end + 1
         elif fence:
             paragraph = end + 1
-        elif not text[start:end].strip() or _RULED.fullmatch(text, start, end):
+        elif not text[start:end].strip() or _RULED.fullmatch(text[start:end]):
             yield from _inline(text, paragraph, start)
             if text[start:end].strip():
                 yield start, min(end + 1, len(text))
