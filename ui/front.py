@@ -34,6 +34,9 @@ _HOST = re.compile(r"(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})
 _SITE = re.compile(r"(?:https?://)?[A-Za-z0-9_*.-]+(?::[0-9*]+)?/?|\*")
 
 
+_PART = re.compile("/|https?://[^/]")
+
+
 class SiteUnusable(MarginaliaError):
     """A site or a prefix was given by which none can be meant."""
 
@@ -222,7 +225,7 @@ def checked(frames: Sequence[str], root_path: str) -> str:
     for site in frames:
         if not _SITE.fullmatch(site):
             raise SiteUnusable(f"{site!r} is no site that could show the page: write it as https://example.org")
-    if root_path and not re.match("/|https?://[^/]", root_path):
+    if root_path and not _PART.match(root_path):
         raise SiteUnusable(f"{root_path!r} is no place where a proxy could show the page: write it as /chat")
     return root_path.rstrip("/")
 
