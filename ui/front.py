@@ -32,9 +32,7 @@ _API_ROUTES = (
 
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _SITE = re.compile(r"(?:https?://)?[A-Za-z0-9_*.-]+(?::[0-9*]+)?/?|\*")
-
-
-_PART = re.compile("/|https?://[^/]")
+_PREFIX = re.compile("/|https?://[^/]")
 
 
 class SiteUnusable(MarginaliaError):
@@ -225,7 +223,7 @@ def checked(frames: Sequence[str], root_path: str) -> str:
     for site in frames:
         if not _SITE.fullmatch(site):
             raise SiteUnusable(f"{site!r} is no site that could show the page: write it as https://example.org")
-    if root_path and not _PART.match(root_path):
+    if root_path and not _PREFIX.match(root_path):
         raise SiteUnusable(f"{root_path!r} is no place where a proxy could show the page: write it as /chat")
     return root_path.rstrip("/")
 
@@ -259,7 +257,7 @@ def size_of(folder: Path) -> int:
 def _length(scope: Scope) -> int:
     """What the request says; -1 where it says nothing that is a length."""
     said = Headers(scope=scope).get("content-length", "")
-    return int(said) if (said.isascii() and said.isdigit() and len(said) < 19) else -1
+    return int(said) if said.isascii() and said.isdigit() and len(said) <= 18 else -1
 
 
 def _name_of(place: str) -> str:
