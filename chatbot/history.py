@@ -20,13 +20,10 @@ from chatbot.conversation import RATINGS, Citation, Conversation, Query, Reply, 
 from chatbot.errors import HomeDamaged, UnreadableData, room
 from chatbot.language import detect
 from chatbot.passage import Hit, Passage
+from chatbot.schema import Schema, transaction
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 TITLE = 120  # characters of a title in the list
-
-
-_APPLICATION = 0x4D617268  # "Marh", in the file's header
-_SCHEMA = 1  # PRAGMA user_version
 _TABLES = (
     "CREATE TABLE conversations (key TEXT PRIMARY KEY, title TEXT NOT NULL, changed REAL NOT NULL) WITHOUT ROWID",
     "CREATE INDEX conversations_by_age ON conversations (changed)",
@@ -113,40 +110,14 @@ class History:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise HomeDamaged(f"{str(self._path.parent)!r} cannot be made: {error.strerror}") from error
+        _SCHEMA.check(self._path)
         with self._reading() as connection:
-            if self._state(connection) == (_APPLICATION, _SCHEMA):
-                return
-            connection.execute("PRAGMA journal_mode = WAL")
-        with self._writing() as connection:
-            if self._state(connection) == (0, 0):  # another process may have been quicker
-                for statement in _TABLES:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-                connection.execute(f"PRAGMA user_version = {_SCHEMA}")
-
-    def _state(self, connection: sqlite3.Connection) -> tuple[int, int]:
-        """(application, version), both 0 for a file that is new."""
-        application, version, tables = (
-            int(connection.execute(sql).fetchone()[0])
-            for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-        )
-        if application != _APPLICATION and tables:
-            raise HomeDamaged(f"{str(self._path)!r} is another program's database: choose another home")
-        if version > _SCHEMA:
-            raise HomeDamaged(f"{str(self._path)!r} is of a newer version: update, or choose another home")
-        return application, version
+            _SCHEMA.prepare(connection, self._path)
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._reading() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                if connection.in_transaction:  # SQLite has rolled back already where the disk failed
-                    connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+        with self._reading() as connection, transaction(connection):
+            yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -162,6 +133,14 @@ class History:
         finally:
             if connection is not None:
                 connection.close()
+
+
+def _to_1(connection: sqlite3.Connection) -> None:
+    for statement in _TABLES:
+        connection.execute(statement)
+
+
+_SCHEMA = Schema("the store of conversations", 0x4D617268, (_to_1,))  # "Marh"
 
 
 def merged(stored: Sequence[Turn], before: Sequence[Turn], after: Sequence[Turn]) -> list[Turn]:
