@@ -64,8 +64,9 @@ class Schema:
     def _refuse_later(self, version: int, path: Path) -> None:
         if version > len(self.steps):
             raise HomeDamaged(
-                f"{self.what} {str(path)!r} is of version {version}, newer than this program's "
-                f"{len(self.steps)}: update it (pip install --upgrade marginalia-chat), or choose another home with --home"
+                f"{self.what} {str(path)!r} is of version {version}, newer than the "
+                f"{len(self.steps)} of this program: "
+                "update it (pip install --upgrade marginalia-chat), or choose another home with --home"
             )
 
 
