@@ -11,14 +11,18 @@ said.className = 'mg-said';
 said.setAttribute('role', 'status');
 root.append(said);
 let coming = 0;  // how many replies there are with the one that streams; 0: none does
+let told = 0;    // how many there were with the one that the line says
 const say = () => {
   const replies = all('.mg-messages .mg-message'), last = replies[replies.length - 1];
   if (last?.querySelector('.mg-caret, .mg-waiting')) {
     coming = replies.length;
     if (said.textContent) said.textContent = '';
   } else if (coming) {
-    if (replies.length === coming) said.textContent = spoken(last);
+    if (replies.length === coming) { said.textContent = spoken(last); told = coming; }
     coming = 0;
+  } else if (replies.length < told) {  // it was taken back, or a new chat begun
+    said.textContent = '';
+    told = 0;
   }
 };
 const spoken = reply => {
