@@ -95,9 +95,9 @@ class _Cutter:
         spans = []
         for start, end in _sections(text, headings):
             for part in _stretches(text, start, end, _STRETCH * self._longest):
-                for first, last in self._pieces(text, *part):
+                for first, last, tokens in self._pieces(text, *part):
                     heading, bare = _under(text, first, last, headings, above)
-                    spans.append(_Span(first, last, self._count(text[first:last]), heading, bare))
+                    spans.append(_Span(first, last, tokens, heading, bare))
         lettered = [span for span in spans if any(map(str.isalnum, text[span.start : span.end]))]
         joined = self._join(text, lettered or spans)
         return [
@@ -106,18 +106,22 @@ class _Cutter:
             if span and not (span.bare and following and _within(following.heading, span.heading))
         ]
 
-    def _pieces(self, text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    def _pieces(self, text: str, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """(first, last, tokens)"""
         blanked = _blank(text[start:end])
         for offset, piece in self._splitter.chunk_indices(blanked):
             first, last = _strip(text, start + offset, start + offset + len(piece))
             if last - first > self._longest:
-                for inner, part in TextSplitter(self._longest, trim=False).chunk_indices(text[first:last]):
-                    yield _strip(text, first + inner, first + inner + len(part))
-            elif self._count(text[first:last]) > self._max:  # a line break can be more tokens than a space
-                for inner, part in self._splitter.chunk_indices(text[first:last]):
-                    yield _strip(text, first + inner, first + inner + len(part))
+                yield from self._cut_again(TextSplitter(self._longest, trim=False), text, first, last)
+            elif (tokens := self._count(text[first:last])) > self._max:  # a line break can be more tokens than a space
+                yield from self._cut_again(self._splitter, text, first, last)
             elif first < last:
-                yield first, last
+                yield first, last, tokens
+
+    def _cut_again(self, splitter: TextSplitter, text: str, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        for offset, piece in splitter.chunk_indices(text[start:end]):
+            first, last = _strip(text, start + offset, start + offset + len(piece))
+            yield first, last, self._count(text[first:last])
 
     def _join(self, text: str, spans: list[_Span]) -> list[_Span]:
         """Bare headings join what follows, small passages a neighbour in their section, where both fit."""
