@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbot.errors import UnreadableDocument
-from chatbot.fetch import fetch, is_public, name_of
+from chatbot.fetch import fetch, is_address, is_public, name_of
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -402,3 +402,15 @@ def test_no_message_shows_a_password_or_all_of_a_long_address(tmp_path):
     for address in ("http://me:secret@127.0.0.1:1/", "http://me:secret@[::1/", "http://me:secret@example.org:0/a@b"):
         assert "secret" not in refusal(address, tmp_path / "f")
     assert len(refusal(f"http://127.0.0.1:1/{'a' * 50_000}", tmp_path / "f")) < 300
+
+
+def test_five_redirects_are_followed_and_not_a_sixth(serving, tmp_path):
+    address = serving({f"/{n}": page(b"", 302, Location=f"/{n - 1}") for n in range(1, 7)} | {"/0": page(b"Words")})
+    assert fetch(f"{address}/5", tmp_path / "f", max_bytes=99, private_addresses=True).endswith("/5")
+    assert (tmp_path / "f").read_bytes() == b"Words"
+    assert "is redirected more than 5 times" in refusal(f"{address}/6", tmp_path / "f")
+
+
+def test_an_address_is_told_from_a_path_by_its_scheme():
+    assert all(map(is_address, ("http://a", "HTTPS://a")))
+    assert not any(map(is_address, ("", "a/http://", "http:/a", "ftp://a", "https", "C:\\http://")))
