@@ -6,6 +6,8 @@ import importlib
 import importlib.util
 import sys
 import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from safetensors import SafetensorError
@@ -39,3 +41,13 @@ def openvino() -> Any:
         finally:
             del sys.modules[reporting]
     return importlib.import_module("openvino")
+
+
+def compiled(graph: Any, chosen: Mapping[str, Any]) -> Any:
+    """The graph, compiled by OpenVINO for the CPU, in a thread of its own.
+
+    It leaves the thread that compiles another stack for signals, and may unmap that later: then the next signal,
+    Ctrl-C for one, ends the process without a word.
+    """
+    with ThreadPoolExecutor(1) as apart:
+        return apart.submit(openvino().Core().compile_model, graph, "CPU", dict(chosen)).result()

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from chatbot.loading import NOT_LOADED, has_openvino, openvino
+from chatbot.loading import NOT_LOADED, compiled, has_openvino, openvino
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -67,10 +67,10 @@ def _compiled(model: PreTrainedModel) -> Forward:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "ENABLE_CPU_PINNING": False,
     }
-    compiled = library.Core().compile_model(graph, "CPU", chosen)
+    encoder = compiled(graph, chosen)
 
     def forward(input_ids: Tensor, attention_mask: Tensor, **_: Any) -> dict[str, Tensor]:
-        request = compiled.create_infer_request()  # its own: any thread may call
+        request = encoder.create_infer_request()  # its own: any thread may call
         request.infer([input_ids.numpy(), attention_mask.numpy()], share_inputs=True)
         return {"last_hidden_state": torch.from_numpy(request.get_output_tensor(0).data).clone()}
 

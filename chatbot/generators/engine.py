@@ -22,11 +22,11 @@ class Rows(Protocol):
     def tail(self) -> Tensor:
         """After each of the last tokens of what `read` was given, as many as it was asked for: (B, n, V), float32.
 
-        Where a row had fewer, what stands before them means nothing.
+        Where a row had fewer, what stands before them means nothing. Not to be asked for after a step.
         """
 
     def memory(self, row: int) -> Tensor:
-        """Of the tokens that `read` was given for this row; not of those stepped since."""
+        """Of the tokens that `read` was given for this row. Not to be asked for after a step."""
 
     def step(self, token: int) -> None:
         """Go on with this token in every row."""

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 
 from chatbot.generators.engine import Rows
 from chatbot.generators.reference import weight_bytes, weights
-from chatbot.loading import openvino
+from chatbot.loading import compiled, openvino
 
 if TYPE_CHECKING:
     from openvino import Node
@@ -42,8 +42,7 @@ class OpenVino:
 
     def __init__(self, model: PreTrainedModel, *, int8: bool = True) -> None:
         library = openvino()
-        core = library.Core()
-        precision = core.get_property("CPU", "INFERENCE_PRECISION_HINT") if int8 else library.Type.f32
+        precision = library.Core().get_property("CPU", "INFERENCE_PRECISION_HINT") if int8 else library.Type.f32
         name = precision.get_type_name()
         chosen = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -53,9 +52,8 @@ class OpenVino:
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP if int8 else 0,
             "ENABLE_CPU_PINNING": False,
         }
-        self.reading, self.stepping = (
-            core.compile_model(_Graph(model, int8, reads).build(), "CPU", chosen) for reads in (True, False)
-        )
+        kept = _Weights(int8)
+        self.reading, self.stepping = (compiled(_Graph(model, kept, reads).build(), chosen) for reads in (True, False))
         self.weight_bytes = weight_bytes(model) // (4 if int8 else 1)  # the model is in float32
         self.number_bytes: int = precision.size
         self.kept_as = torch.float16 if int8 else torch.float32
@@ -82,7 +80,7 @@ class _Batch:
         read = [sum(memory.shape[3] for memory in memories) for memories in before]
         past, width = max(read), max(self._lengths)
         self._past, self._width = past, width
-        self._slots = _joined(engine, before, past, width)  # (layers, 2, B, K, past + width, D)
+        self._slots = _joined(engine, before, past, width)
         ids = torch.zeros(len(rows), width, dtype=torch.int32)
         self._seen = torch.full((len(rows), 1, 1, past + width), HIDDEN)  # added to the scores of each slot
         for row, (tokens, behind) in enumerate(zip(rows, read, strict=True)):
@@ -97,7 +95,7 @@ class _Batch:
             logits.append(self._read(request, ids[:, start:end], positions[:, past + start : past + end], start, tail))
         told = torch.cat(logits, dim=1)
         self._tail = F.pad(told, (0, 0, tail - told.shape[1], 0))
-        self._logits = told[:, -1]
+        self._logits = told[:, -1].clone()  # so that the rest can go
 
     def _read(self, request: Any, ids: Tensor, positions: Tensor, start: int, tail: int) -> Tensor:
         """Reads the tokens from `start` on, and keeps what it made of them; logits of those among the last `tail`."""
@@ -107,8 +105,8 @@ class _Batch:
         first = max(0, self._width - tail - start)
         wanted = torch.arange(min(first, ids.shape[1]), ids.shape[1], dtype=torch.int32)
         asked = wanted if len(wanted) else torch.zeros(1, dtype=torch.int32)  # a graph gives no empty logits
-        logits = self._run(request, ids, positions, mask, asked, *self._slots[..., :before, :].flatten(0, 1))
-        for number, place in enumerate(self._slots.flatten(0, 1)):
+        logits = self._run(request, ids, positions, mask, asked, *(each[..., :before, :] for each in self._slots))
+        for number, place in enumerate(self._slots):
             made = torch.from_numpy(request.get_output_tensor(1 + number).data)
             place[..., before:end, :] = in_range(made, place.dtype)
         return logits[:, : len(wanted)]
@@ -120,13 +118,15 @@ class _Batch:
         return self._tail
 
     def memory(self, row: int) -> Tensor:
-        return self._slots[:, :, row, :, self._slots.shape[4] - self._lengths[row] :]
+        own = torch.stack([each[row, :, each.shape[2] - self._lengths[row] :] for each in self._slots])
+        return own.view(self._engine.layers, 2, *own.shape[1:])
 
     @torch.inference_mode()
     def step(self, token: int) -> None:
         if self._stepping is None:
             self._stepping = self._engine.stepping.create_infer_request()
-            self._remember(dict(zip(self._engine.names, map(_tensor, self._slots.flatten(0, 1)), strict=True)))
+            self._remember(dict(zip(self._engine.names, map(_tensor, self._slots), strict=True)))
+            self._slots, self._tail = [], torch.empty(0)
         self._seen = F.pad(self._seen, (0, 1))
         self._positions = self._positions + 1
         rows = torch.arange(len(self._seen), dtype=torch.int32)
@@ -154,17 +154,19 @@ def _tensor(numbers: Tensor) -> Any:
     return openvino().Tensor(numbers.contiguous().numpy(), shared_memory=True)
 
 
-def _joined(engine: OpenVino, before: Sequence[Sequence[Tensor]], past: int, width: int) -> Tensor:
+def _joined(engine: OpenVino, before: Sequence[Sequence[Tensor]], past: int, width: int) -> list[Tensor]:
     """Each row's memories, one behind the other, padded on the left to `past` slots, and room for `width` more:
-    (layers, 2, B, K, past + width, D)."""
-    shape = (engine.layers, 2, len(before), engine.key_heads, past + width, engine.size)
-    slots = torch.empty(shape, dtype=engine.kept_as)
+    keys and values of each layer, (B, K, past + width, D)."""
+    shape = (len(before), engine.key_heads, past + width, engine.size)
+    slots = [torch.empty(shape, dtype=engine.kept_as) for _ in engine.names]
     for row, memories in enumerate(before):
         end = past
         for memory in reversed(memories):
-            slots[:, :, row, :, end - memory.shape[3] : end] = memory
+            for each, kept in zip(slots, memory.flatten(0, 1), strict=True):
+                each[row, :, end - kept.shape[1] : end] = kept
             end -= memory.shape[3]
-        slots[:, :, row, :, :end] = 0
+        for each in slots:
+            each[row, :, :end] = 0
     return slots
 
 
@@ -177,12 +179,36 @@ def names_of(layer: int) -> tuple[str, str]:
     return f"keys {layer}", f"values {layer}"
 
 
+class _Weights:
+    """Matrices as the graphs store them, each once however many take it."""
+
+    def __init__(self, int8: bool) -> None:
+        self.int8 = int8
+        self._op = importlib.import_module("openvino.opset15")
+        self._made: dict[Tensor, tuple[Any, ...]] = {}  # by identity
+
+    def node(self, weight: Tensor) -> Node:
+        """(out, in), as float32"""
+        if weight not in self._made:
+            self._made[weight] = self._rounded(weight.detach().float())
+        numbers, *scales = (self._op.constant(each, shared_memory=True) for each in self._made[weight])
+        for each in scales:
+            numbers = self._op.convert(self._op.multiply(self._op.convert(numbers, "f16"), each), "f32")
+        return numbers
+
+    def _rounded(self, weight: Tensor) -> tuple[Any, ...]:
+        if not self.int8:
+            return (weight.numpy(),)
+        scales = weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-5) / 127
+        return (weight / scales).round().to(torch.int8).numpy(), scales.half().numpy()
+
+
 class _Graph:
     """The decoder in OpenVINO's operations, in the shapes that its CPU plugin knows and joins into larger ones."""
 
-    def __init__(self, model: PreTrainedModel, int8: bool, reads: bool) -> None:
+    def __init__(self, model: PreTrainedModel, weights: _Weights, reads: bool) -> None:
         library = openvino()
-        config, self._model, self._int8, self._reads = model.config, model, int8, reads
+        config, self._model, self._weights, self._reads = model.config, model, weights, reads
         self._ov, self._op = library, importlib.import_module("openvino.opset15")
         self._queries: int = config.num_attention_heads
         self._keys: int = config.num_key_value_heads
@@ -204,17 +230,17 @@ class _Graph:
         turn = self._turning(positions)
         batch = self._gathered(op.shape_of(ids, "i64"), [0])
         nothing = op.broadcast(self._number(0.0), op.concat([batch, self._whole([self._keys, 0, self._size])], 0))
-        x = op.gather(self._weight(decoder.embed_tokens.weight), ids, self._whole(0))
+        x = op.gather(self._weights.node(decoder.embed_tokens.weight), ids, self._whole(0))
         for number, layer in enumerate(decoder.layers):
             attention, mlp = layer.self_attn, layer.mlp
             h = self._normed(x, layer.input_layernorm)
             queries = turn(self._heads(h, attention.q_proj, self._queries, getattr(attention, "q_norm", None)))
             keys = turn(self._heads(h, attention.k_proj, self._keys, getattr(attention, "k_norm", None)))
             values = self._heads(h, attention.v_proj, self._keys)
-            kept = [
-                self._kept(name, new, nothing, rows) for name, new in zip(names_of(number), (keys, values), strict=True)
-            ]
-            seen = op.transpose(op.scaled_dot_product_attention(queries, *kept, mask), self._whole([0, 2, 1, 3]))
+            keys_name, values_name = names_of(number)
+            keys = self._kept(keys_name, keys, nothing, rows)
+            values = self._kept(values_name, values, nothing, rows)
+            seen = op.transpose(self._looked(queries, keys, values, mask), self._whole([0, 2, 1, 3]))
             together = op.reshape(seen, self._whole([0, 0, self._queries * self._size]), True)
             x = op.add(x, self._product(together, attention.o_proj))
             h = self._normed(x, layer.post_attention_layernorm)
@@ -253,24 +279,33 @@ class _Graph:
         return self._op.transpose(heads, self._whole([0, 2, 1, 3]))
 
     def _kept(self, name: str, new: Node, nothing: Node, rows: Node) -> Node:
-        """All that was read under this name with what is new, (B, K, S, D), for each query head: (B, Q, S, D)."""
+        """All that was read under this name with what is new: (B, K, S, D); to step, (B, Q, S, D)."""
         op = self._op
         shape = [-1, self._keys, -1, self._size]
         if self._reads:
-            self._given.append(op.parameter(shape, self._ov.Type.f16 if self._int8 else self._ov.Type.f32))
+            self._given.append(op.parameter(shape, self._ov.Type.f16 if self._weights.int8 else self._ov.Type.f32))
             self._read.append(new)
             every = op.concat([op.convert(self._given[-1], "f32"), new], 2)
         else:
             past = op.read_value(nothing, name, self._ov.Type.f32, self._ov.PartialShape(shape))
             every = op.concat([op.gather(past, rows, self._whole(0)), new], 2)
             self._assigned.append(op.assign(every, name))
-        if self._queries == self._keys:
+        if self._reads or self._queries == self._keys:  # to read, query heads that share keys are joined instead
             return every
         sizes = op.shape_of(every, "i64")
         shared = self._whole([self._queries // self._keys])
         wide = op.concat([self._gathered(sizes, [0, 1]), shared, self._gathered(sizes, [2, 3])], 0)
         spread = op.broadcast(op.unsqueeze(every, self._whole(2)), wide, broadcast_spec="BIDIRECTIONAL")
         return op.reshape(spread, self._whole([0, self._queries, -1, self._size]), True)
+
+    def _looked(self, queries: Node, keys: Node, values: Node, mask: Node) -> Node:
+        """What the queries, (B, Q, T, D), find."""
+        op, shared = self._op, self._queries // self._keys
+        if not self._reads or shared == 1:
+            return op.scaled_dot_product_attention(queries, keys, values, mask)
+        joined = op.reshape(queries, self._whole([0, self._keys, -1, self._size]), True)
+        seen = op.scaled_dot_product_attention(joined, keys, values, op.concat([mask] * shared, 2))
+        return op.reshape(seen, self._whole([0, self._queries, -1, self._size]), True)
 
     def _normed(self, x: Node, norm: Any) -> Node:
         op = self._op
@@ -279,17 +314,8 @@ class _Graph:
         return op.multiply(op.multiply(x, scale), op.constant(norm.weight.detach().float().numpy()))
 
     def _product(self, x: Node, linear: Any) -> Node:
-        y = self._op.matmul(x, self._weight(linear.weight), False, True)
+        y = self._op.matmul(x, self._weights.node(linear.weight), False, True)
         return y if linear.bias is None else self._op.add(y, self._op.constant(linear.bias.detach().float().numpy()))
-
-    def _weight(self, weight: Tensor) -> Node:
-        """(out, in)"""
-        op, weight = self._op, weight.detach().float()
-        if not self._int8:
-            return op.constant(weight.numpy())
-        scales = weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-5) / 127
-        rounded = op.constant((weight / scales).round().to(torch.int8).numpy())
-        return op.convert(op.multiply(op.convert(rounded, "f16"), op.constant(scales.half().numpy())), "f32")
 
     def _gathered(self, x: Node, indices: Sequence[int]) -> Node:
         return self._op.gather(x, self._whole(indices), self._whole(0))
