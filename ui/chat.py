@@ -35,6 +35,7 @@ from ui.guard import guard
 from ui.i18n import Texts, preferred, said, texts
 from ui.panel import Shares, panel_value, turn_value
 from ui.place import Place, place
+from ui.run import Turns
 from ui.scope import gone, narrowed
 from ui.searched import readable
 from ui.thread import Aside, Asking, messages, passage_at, running, without_last
@@ -77,12 +78,13 @@ class RagChat(gr.Blocks):
         self._language = language
         self._documents_tab = documents_tab
         self._limits = {"concurrency_limit": concurrency_limit, "concurrency_id": f"marginalia-{id(chatbot)}"}
+        self._turns = Turns(concurrency_limit)
         with self:
             page = Context.root_block or self
             hosts = {id(function) for function in page.fns.values()}
             self._lay_out(examples, height, choose_scope)
             self._listen()
-            offer_endpoint(chatbot, api_name, scope, self._limits)
+            offer_endpoint(chatbot, api_name, scope, self._limits, self._turns)
         guard(page, [function for function in page.fns.values() if id(function) not in hosts])
 
     # -- what is on the page
@@ -190,7 +192,8 @@ class RagChat(gr.Blocks):
 
         `conversation.change` would not do: gradio hashes a state to see whether it changed, and a `Turn` has no hash.
         """
-        return [event.then(fn, inputs, outputs, **options) for event in self._changes]
+        hidden = {"api_visibility": "private"}  # each event would be an endpoint of the host's
+        return [event.then(fn, inputs, outputs, **hidden | options) for event in self._changes]
 
     def words(self, request: gr.Request | None) -> Texts:
         """The interface's words, for this visitor."""
@@ -273,7 +276,7 @@ class RagChat(gr.Blocks):
         example: gr.SelectData,
         request: gr.Request,
     ) -> tuple[Any, ...]:
-        return self._begin(conversation, asides, asking, scope, example.value["text"], request)
+        return self._begin(conversation, asides, asking, scope, _text_of(example), request)
 
     def _begin_again(
         self,
@@ -318,7 +321,8 @@ class RagChat(gr.Blocks):
         """
         yield _unchanged(self._drawn)
         if asking is not None and asking.run.claim():
-            yield from self._turn(conversation, asides, asking, request)
+            with self._turns.one(queued=True):
+                yield from self._turn(conversation, asides, asking, request)
         yield _unchanged(self._drawn)
 
     def _turn(
@@ -494,6 +498,11 @@ def _unchanged(outputs: Sequence[gr.blocks.Block]) -> tuple[Any, ...]:
 def _spoken(words: Texts) -> dict[str, str]:
     """The words that the scripts put on the page."""
     return {name: words[name] for name in ("copied", "send", "stop", "conversation")}
+
+
+def _text_of(example: gr.SelectData) -> str:
+    """What a browser says was chosen, if it says so."""
+    return str(example.value.get("text") or "") if isinstance(example.value, dict) else ""
 
 
 def _unfolding(label: str, button: str) -> gr.Textbox:

@@ -12,7 +12,7 @@ import gradio as gr
 
 from chatbot import DEFAULT_COLLECTION, MarginaliaError
 from ui import render
-from ui.assets import listing
+from ui.assets import keeping, listing
 from ui.guard import handed_in
 from ui.i18n import Texts, said
 
@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 TICK_SECONDS = 1.0  # between looks at what goes on, while something does
 LONGEST_NAME = 80  # characters of a collection's
 
-_READ_VISITOR = """(_, ...others) => {
-  let key = localStorage.getItem('marginalia-visitor');
-  if (!key) key = [...crypto.getRandomValues(new Uint8Array(16))].map(b => b.toString(16).padStart(2, '0')).join('');
-  localStorage.setItem('marginalia-visitor', key);
-  return [key, ...others];
-}"""
+_READ_VISITOR = keeping("_, ...others", "return [own('localStorage', 'marginalia-visitor'), ...others];")
 
 _ASKED_SCRIPT = """
 element.addEventListener('click', event => {
@@ -283,9 +278,12 @@ class Documents:
         return self._watch(visitor, seen, request)
 
 
-def collection_name(typed: str | None, otherwise: str = DEFAULT_COLLECTION) -> str:
-    """A name in one line, composed as names of files are."""
-    return " ".join(unicodedata.normalize("NFC", typed or "").split())[:LONGEST_NAME].strip() or otherwise
+def collection_name(typed: object, otherwise: str = DEFAULT_COLLECTION) -> str:
+    """A name in one line, composed as names of files are. `typed`: whatever a browser sends."""
+    return (
+        " ".join(unicodedata.normalize("NFC", typed if isinstance(typed, str) else "").split())[:LONGEST_NAME].strip()
+        or otherwise
+    )
 
 
 def _base_name(name: str) -> str:

@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from chatbot import Answered, Conversation, MarginaliaError, Scope
+from ui.run import Busy, Turns
 
 if TYPE_CHECKING:
     from chatbot import Chatbot
 
 
-def offer_endpoint(chatbot: Chatbot, api_name: str, scope: Scope, limits: dict[str, Any]) -> None:
-    """To be called where the components of the page are laid out. `limits`: of gradio's queue."""
+def offer_endpoint(chatbot: Chatbot, api_name: str, scope: Scope, limits: dict[str, Any], turns: Turns) -> None:
+    """To be called where the components of the page are laid out. `limits`: of gradio's queue. `turns`: of all ways."""
 
     def ask(utterance: str, conversation: Conversation) -> tuple[str, dict[str, Any], Conversation]:
         try:
-            *_, last = chatbot.answer(conversation, utterance, scope=scope)
+            with turns.one(queued=False):
+                *_, last = chatbot.answer(conversation, utterance, scope=scope)
+        except Busy as error:
+            raise gr.Error(f"Too many wait: ask by the queue, at /call/{api_name}", print_exception=False) from error
         except MarginaliaError as error:
             raise gr.Error(str(error), print_exception=False) from error
         if not isinstance(last, Answered):

@@ -1,4 +1,4 @@
-"""What a page takes from a browser: files that were handed in on it, and nothing else that gradio would fetch or copy.
+"""What a page takes from a browser: requests of its own shape, and files that were handed in on it.
 
 Any function of a page can be called by its index, and any value in a request may say `{"path": P, "meta": ...}`: gradio
 then copies P to where it serves files, or fetches it where it is an address. It looks where P lies only if
@@ -34,16 +34,41 @@ def guard(page: gr.Blocks, functions: Iterable[BlockFunction]) -> None:
 
 def _check(page: gr.Blocks, ours: frozenset[int]) -> None:
     page.has_launched = True
-    preprocess = page.preprocess_data
+    preprocess, call = page.preprocess_data, page.call_function
 
     async def checked(block_fn: BlockFunction, inputs: list[Any], *rest: Any, **more: Any) -> list[Any]:
         if id(block_fn) not in ours:
             return await preprocess(block_fn, inputs, *rest, **more)
         if any(handed_in(path) is None for path in _paths(inputs)):
             raise gr.Error("That file was not handed in on this page: upload it.", print_exception=False)
-        return await preprocess(block_fn, inputs, *rest, **more)
+        try:
+            values = await preprocess(block_fn, inputs, *rest, **more)
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except Exception as error:  # whatever gradio's components raise for what they cannot read
+            raise gr.Error("That is no request that this page makes.", print_exception=False) from error
+        texts = [isinstance(block, gr.Textbox) for block in block_fn.inputs]
+        return ["" if text and value is None else value for text, value in zip(texts, values, strict=True)]
+
+    async def told(block_fn: BlockFunction, *rest: Any, **more: Any) -> dict[str, Any]:
+        given = [*rest, *more.values()]
+        for event in (each for each in given if isinstance(each, gr.EventData) and id(block_fn) in ours):
+            event._data = _Told(event._data if isinstance(event._data, dict) else {})
+        return await call(block_fn, *rest, **more)
 
     page.preprocess_data = checked  # type: ignore[method-assign]
+    page.call_function = told  # type: ignore[method-assign, assignment]
+
+
+class _Told(dict[str, Any]):
+    """What a browser says of an event: None is what it does not say."""
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and not name.startswith("_")
+
+    def __missing__(self, name: str) -> None:
+        return None
 
 
 def handed_in(path: object) -> Path | None:

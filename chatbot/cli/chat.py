@@ -52,8 +52,11 @@ def add_ask(add: Add) -> None:
 
 
 def serve(options: argparse.Namespace) -> int:
-    from ui.server import listen
-    from ui.server import serve as serve_app
+    from ui import without_proxies
+
+    with without_proxies():
+        from ui.server import listen
+        from ui.server import serve as serve_app
 
     with listen(options.host, options.port) as listener, opened(options) as chatbot:
         with bar() as progress:

@@ -6,7 +6,8 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -29,11 +30,16 @@ Visit = Callable[..., Page]
 expect.set_options(timeout=15_000)
 
 
-@contextmanager
-def serving(page: gr.Blocks, max_file_mb: int = 5) -> Iterator[str]:
+def serving(page: gr.Blocks, max_file_mb: int = 5, **options: Any) -> AbstractContextManager[str]:
     """The page's address while it is served as `ui.server.serve` does."""
+    return serving_site(mounted(page, max_file_mb, names=(), **options))
+
+
+@contextmanager
+def serving_site(site: Any) -> Iterator[str]:
+    """An ASGI application's address while it is served."""
     listener = listen("127.0.0.1", 0)
-    config = uvicorn.Config(mounted(page, max_file_mb, names=()), log_level="error", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(site, log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -113,7 +113,12 @@ class Knowledge:
         return next(around + p.text + around for p in self.stored[document_id][1] if p.page == page)
 
     def delete(self, document_id: str) -> Entry:
+        if document_id not in self.stored:
+            raise UnknownDocument(f"no document has the id {document_id!r}")
         return self.stored.pop(document_id)[0]
+
+    def delete_collection(self, name: str) -> list[Entry]:
+        return [self.delete(entry.id) for entry in self.documents() if entry.collection == name]
 
 
 @dataclass
@@ -132,7 +137,7 @@ class History:
         return [(key, c.turns[0].utterance, "2026-11-20T09:30:00+00:00") for key, c in reversed(self.kept.items())]
 
     def delete(self, key: str) -> None:
-        del self.kept[key]
+        self.kept.pop(key, None)
 
 
 def words(text: str) -> set[str]:

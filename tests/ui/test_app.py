@@ -12,16 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from playwright.sync_api import Page, expect
+from starlette.responses import HTMLResponse, PlainTextResponse
 
 from chatbot import Chatbot, Conversation, MarginaliaError, open_chatbot
 from chatbot.errors import DiskFull
 from chatbot.history import History
 from chatbot.knowledge import Rebuilding
+from tests.ui.conftest import serving_site
 from tests.ui.standin import Knowledge, StandIn
 from tests.ui.test_chat import HOSTILE, answers, ask, page_of
 from ui import build_app
-from ui.server import listen
+from ui.server import listen, mounted
 
 ROOT = Path(__file__).parents[2]
 PETS = {"name": "Pet policy.md", "mimeType": "text/markdown", "buffer": b"Dogs may come to the office on Fridays."}
@@ -418,3 +421,66 @@ def test_an_interrupt_ends_the_server_even_with_a_page_open(visit):
         assert (server.returncode, rest.strip()) == (0, "closed")
     finally:
         server.kill()
+
+
+BLOCKED = """for (const name of ['localStorage', 'sessionStorage'])
+  Object.defineProperty(window, name, {get() { throw new DOMException('blocked', 'SecurityError'); }});"""
+
+
+def test_the_page_works_where_the_browser_keeps_nothing(serve, browser, chatbot):
+    page = browser.new_page()
+    page.add_init_script(BLOCKED)
+    page.goto(serve(build_app(chatbot, shared=True)))
+    ask(page, "When may dogs come to the office?")
+    answers(page, 1)
+    expect(page.locator(".mg-conversations, .mg-sidebar").first).to_contain_text("When may dogs", timeout=15_000)
+    tab(page, "Documents")
+    upload(page, PETS)
+    expect(page.locator(".mg-outcomes .mg-added")).to_contain_text("Pet policy.md")
+    page.close()
+
+
+def test_the_page_works_in_the_frame_of_a_site_that_may_show_it(serve, browser, chatbot):
+    address = serve(build_app(chatbot), frames=["http://localhost:*"]).replace("127.0.0.1", "chat.localhost")
+    refusing = serve(build_app(chatbot)).replace("127.0.0.1", "chat.localhost")
+    host = FastAPI()
+
+    @host.get("/")
+    def portal(of: str) -> HTMLResponse:
+        return HTMLResponse(f'<iframe src="{of}" style="width: 100%; height: 700px"></iframe>')
+
+    context = browser.new_context()
+    page = context.new_page()
+    with serving_site(host) as site:
+        portal_address = site.replace("127.0.0.1", "localhost")
+        page.goto(f"{portal_address}/?of={address}")
+        frame = page.frame_locator("iframe")
+        frame.locator(".mg-textbox textarea").first.fill("When may dogs come to the office?")
+        frame.locator(".mg-textbox textarea").first.press("Enter")
+        expect(frame.locator(".mg-reply")).to_have_count(1)
+        page.goto(f"{portal_address}/?of={refusing}")
+        page.wait_for_timeout(1000)
+        assert page.frame_locator("iframe").locator(".mg-textbox").count() == 0
+    context.close()
+
+
+def test_the_page_works_below_a_prefix_that_a_proxy_takes_off(serve, browser, chatbot):
+    site = mounted(build_app(chatbot), 5, names=(), root_path="/docs")
+
+    async def proxy(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await site(scope, receive, send)
+        elif scope["path"].startswith("/docs/"):
+            await site(scope | {"path": scope["path"].removeprefix("/docs"), "raw_path": b""}, receive, send)
+        else:
+            await PlainTextResponse("not here", 404)(scope, receive, send)
+
+    page = browser.new_page()
+    with serving_site(proxy) as address:
+        page.goto(f"{address}/docs/")
+        ask(page, "When may dogs come to the office?")
+        answers(page, 1)
+        tab(page, "Documents")
+        upload(page, PETS)
+        expect(page.locator(".mg-outcomes .mg-added")).to_contain_text("Pet policy.md")
+    page.close()

@@ -9,6 +9,7 @@ import itertools
 import json
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from chatbot import Answered, Conversation
 from tests.ui.standin import StandIn
 from ui import RagChat, build_app
+from ui.app import SESSIONS
+from ui.run import WAITING
 from ui.server import mounted
 
 SECRET = "the host's own secret"
@@ -148,3 +152,85 @@ def test_what_was_handed_in_becomes_a_document(uploads: Path, chatbot: StandIn):
         assert "error" not in json.loads(stranger.predict(files[0], [[file_value(path)], False, "general", "me", None]))
         chatbot.ingestion.wait(10)
     assert [each.name for each in chatbot.knowledge.documents()] == ["mine.txt"]
+
+
+def test_what_no_page_would_send_is_refused_in_one_line_and_does_no_harm(
+    stranger: Stranger, chatbot: StandIn, capfd: pytest.CaptureFixture[str]
+):
+    chatbot.knowledge.put("kept.md", "Dogs may come on Fridays.")
+    odd: list[Any] = [None, 3, True, "x", [], {}, [[1]], {"key": {"path": 1}}, {"meta": 3, "path": 3}, {"meta": 3}]
+    told: list[Any] = [None, [], "key", {}, {"key": None, "turn": "0", "value": []}, {"turn": 10**30, "rating": []}]
+    for function in stranger.functions:
+        width = len(function["inputs"])
+        for n, value in enumerate(odd):
+            stranger.predict(function, [value] * width, trigger_id=0, event_data=told[n % len(told)])
+            stranger.predict(function, [value] * (width - 1) if n % 2 else [], event_data=told[(n + 1) % len(told)])
+    assert "Traceback" not in "".join(capfd.readouterr())
+    assert [each.name for each in chatbot.knowledge.documents()] == ["kept.md"]
+
+
+def test_requests_past_the_queue_have_the_same_limit(uploads: Path):
+    at_once: list[int] = []
+    running = 0
+
+    class Counting(StandIn):
+        def answer(self, *given: Any, **more: Any) -> Iterator[Any]:
+            nonlocal running
+            running += 1
+            at_once.append(running)
+            try:
+                yield from super().answer(*given, **more)
+            finally:
+                running -= 1
+
+    with TestClient(served(Counting()), base_url="http://127.0.0.1") as client:
+        stranger = Stranger(client)
+        ask = next(each for each in stranger.functions if each["api_name"] == "ask")
+        with ThreadPoolExecutor(20) as pool:
+            said = [*pool.map(lambda n: stranger.predict(ask, ["When?", None], session=f"s{n}"), range(20))]
+        assert max(at_once) == 1
+        assert 1 + WAITING <= sum("could not find this" in each for each in said) < 20
+        assert all("Too many wait" in each for each in said if "could not find" not in each)
+        assert "could not find this" in stranger.call(ask, ["When?"])
+
+
+def test_strangers_reach_neither_each_others_files_nor_conversations(uploads: Path, chatbot: StandIn, tmp_path: Path):
+    (tmp_path / "theirs.txt").write_text("Their file.")
+    chatbot.knowledge.put("theirs.txt", "Another one.")
+    chatbot.ingestion.submit([(tmp_path / "theirs.txt", "theirs.txt")], owner="them")
+    chatbot.ingestion.wait(10)
+    turn = next(
+        event.turn for event in chatbot.answer(Conversation(), "Their question?") if isinstance(event, Answered)
+    )
+    chatbot.history.save("theirs", Conversation((turn,)))
+    before = chatbot.ingestion.batches(), dict(chatbot.history.kept)
+    with TestClient(mounted(build_app(chatbot, shared=True), 5), base_url="http://127.0.0.1") as client:
+        stranger = Stranger(client)
+        for function in stranger.functions:
+            if function["api_name"] in ("_delete", "_delete_collection"):  # these are everybody's, in the page too
+                continue
+            for value in (None, "", "mine"):
+                for key in ("", "mine"):
+                    said = stranger.predict(function, [value] * len(function["inputs"]), event_data={"key": key})
+                    assert "Their question?" not in said, function
+    assert (chatbot.ingestion.batches(), chatbot.history.kept) == before
+
+
+def test_a_host_has_one_endpoint_more_and_its_own_events_are_private(chatbot: StandIn):
+    with gr.Blocks() as page:
+        chat = RagChat(chatbot)
+        chat.on_change(lambda conversation: None, [chat.conversation], [])
+    assert [each.api_name for each in page.fns.values() if each.api_visibility == "public"] == ["ask"]
+
+
+def test_sessions_are_few_and_small(uploads: Path, chatbot: StandIn):
+    page = build_app(chatbot)
+    with TestClient(mounted(page, 5), base_url="http://127.0.0.1") as client:
+        stranger = Stranger(client)
+        ask = next(each for each in stranger.functions if each["api_name"] == "ask")
+        for n in range(3):
+            stranger.predict(ask, ["When?", None], session=f"s{n}")
+        sessions = page.state_holder
+        assert sessions.capacity == SESSIONS
+        assert [*sessions.session_data] == ["s0", "s1", "s2"]
+        assert not any(session.config_values for session in sessions.session_data.values())
