@@ -24,6 +24,7 @@ from chatbot.rewrite import FUNCTION_WORDS, Rewriter
 from chatbot.sampling import GREEDY, Sampling, ended, loops
 from chatbot.scope import EVERYTHING, Scope
 
+ALIKE = 0.8  # share of a reply's words that its copy keeps: "Hello!" before it is left out
 PATIENCE = 24  # tokens that a reply gets to show that it comes from the passages
 
 
@@ -160,12 +161,12 @@ class Dialogue:
 
 
 def repeats(conversation: Conversation, query: Query, reply: Reply) -> bool:
-    """Whether the reply says, in the same words, what another question was answered with.
+    """Whether the reply says, in the same words or all but a few of them, what another question was answered with.
 
     Small generators copy what they said before where a follow-up gives them too little to go by. It is no copy where
     it cites passages and the earlier one cited others, or the questions are about the same.
     """
-    alike = [turn for turn in conversation.turns if _words(turn.reply.text) == _words(reply.text)]
+    alike = [turn for turn in conversation.turns if _alike(_words(turn.reply.text), _words(reply.text))]
     if any(_words(turn.utterance) == _words(query.utterance) for turn in alike):
         return False
     cited = _cited(reply)
@@ -173,6 +174,11 @@ def repeats(conversation: Conversation, query: Query, reply: Reply) -> bool:
         not (cited and (cited.isdisjoint(_cited(turn.reply) or cited) or _about_the_same(query, turn.query)))
         for turn in alike
     )
+
+
+def _alike(some: frozenset[str], others: frozenset[str]) -> bool:
+    """Whether they are the same but for a few that one has besides; a word in place of another tells them apart."""
+    return (some <= others or others <= some) and min(len(some), len(others)) >= ALIKE * max(len(some), len(others))
 
 
 def _words(text: str) -> frozenset[str]:

@@ -132,7 +132,9 @@ def excerpt(passage: Passage, length: int = 300) -> str:
 
 
 def _recent(conversation: Conversation) -> tuple[tuple[str, str], ...]:
-    return tuple((turn.query.question, turn.reply.text) for turn in conversation.turns[-TURNS:])
+    """The latest turns that asked something: small generators take up what is said after a greeting."""
+    asked = [turn for turn in conversation.turns if turn.query.text]
+    return tuple((turn.query.question, turn.reply.text) for turn in asked[-TURNS:])
 
 
 QUESTIONS = {  # worked examples: (a text, a question that it answers)

@@ -322,6 +322,26 @@ def test_a_reply_that_repeats_one_to_another_question_is_withheld(
     assert "serves soup" in then.reply.text
 
 
+def test_a_reply_that_leaves_out_a_word_of_one_to_another_question_is_withheld(
+    open_scripted: Open, documents: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Prompt] = []
+
+    def script(prompt: Prompt) -> str:
+        heard.append(prompt)
+        return (
+            "What would you like to know from me?" if prompt.passage else "Hello! What would you like to know from me?"
+        )
+
+    monkeypatch.setattr("chatbot.assemble.Scripted", lambda: Scripted(script))
+    chatbot = open_scripted(k=1)
+    list(chatbot.knowledge.add_all(documents))
+    greeted, then = say(chatbot, "Hello!", "And what does the canteen serve?")
+    assert not greeted.reply.abstained
+    assert then.reply.abstained
+    assert all(prompt.conversation == () for prompt in heard)
+
+
 def test_who_asks_the_same_again_is_told_the_same_again(open_scripted: Open, documents: list[Path]) -> None:
     chatbot = open_scripted(k=1)
     list(chatbot.knowledge.add_all(documents))
