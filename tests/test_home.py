@@ -13,7 +13,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import pytest
 from chatbot import Chatbot, open_chatbot
 from chatbot.catalogue import Catalogue
 from chatbot.errors import DiskFull, HomeDamaged
+from tests.conftest import fill
 
 OLD = Path(__file__).parent / "home-0.1.0"
 ROOT = Path(__file__).parent.parent
@@ -142,26 +142,6 @@ def take_over(database: str, home: Path) -> None:
     queue = Ingestion(None, home / "arriving", threads=0)  # type: ignore[arg-type]
     assert {file.state for batch in queue.batches() for file in batch.files} == {"asking", "waiting"}
     queue.close()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 8 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = shutil.which("mount")
-    command = [mount or "mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
-    if not mount or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("no disk can be mounted here")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
-def fill(disk: Path, leave: int) -> Path:
-    """All of it but so many bytes."""
-    free = shutil.disk_usage(disk).free
-    (disk / "filler").write_bytes(bytes(max(0, free - leave)))
-    return disk / "filler"
 
 
 @pytest.mark.parametrize("leave", [0, 50_000, 150_000, 300_000])

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS: dict[str, tuple[str, str]] = {
     "values": ("errors passage scope conversation events progress", "values"),
     "settings": ("settings", "values"),
-    "loading": ("loading", ""),
+    "loading": ("loading", "values"),
     "schema": ("schema", "values"),
     "equations": (
         "rag_token likelihood attribution attributions answers branches fusion language prompt rewrites",
@@ -91,8 +91,8 @@ OWNERS: dict[str, str] = {
     "fastapi": "ui.site",
     "filelock": "chatbot.assemble chatbot.generators.disk_cache",
     "gradio": "ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.guard ui.site",
-    "huggingface_hub": "chatbot.embedders.weights",
-    "httpx": "chatbot.fetch chatbot.index.chroma",
+    "huggingface_hub": "chatbot.embedders.weights chatbot.loading",
+    "httpx": "chatbot.fetch chatbot.index.chroma chatbot.loading",
     "jinja2": "chatbot.generators.causal",
     "langdetect": "chatbot.language",
     "llama_cpp": "chatbot.bench.systems",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from chatbot.cli import main
 from chatbot.conversation import Conversation, Query
-from chatbot.errors import TrainingFailed
+from chatbot.errors import DiskFull, TrainingFailed
 from chatbot.generators.causal import Causal
 from chatbot.generators.seq2seq import Seq2Seq
 from chatbot.history import from_messages
@@ -26,6 +26,7 @@ from chatbot.train.loop import CHECKPOINT, Progress, Schedule, run
 from chatbot.train.model import Lora, ready
 from chatbot.train.trainable import Branch, TrainableCausal
 from tests.checkpoints import bart, save
+from tests.conftest import fill
 
 
 def prompt(passage: str | None, query: str) -> Prompt:
@@ -253,6 +254,17 @@ def test_a_diverging_loss_ends_in_one_line_and_the_checkpoint_before_stays(tmp_p
     state = json.loads((tmp_path / CHECKPOINT / "progress.json").read_text())
     assert state["step"] == 5
     assert run(Toy(Line()), SCHEDULE, tmp_path).step == 24
+
+
+def test_a_full_disk_ends_in_one_line_and_the_checkpoint_before_stays(small_disk: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(Toy(Line()), SCHEDULE, small_disk, stop_at(5))
+    filler = fill(small_disk, 0)
+    with pytest.raises(DiskFull, match="is full: make room there"):
+        run(Toy(Line()), SCHEDULE, small_disk)
+    filler.unlink()
+    assert sorted(path.name for path in small_disk.iterdir()) == [CHECKPOINT]
+    assert run(Toy(Line()), SCHEDULE, small_disk).step == 24
 
 
 def test_training_stops_when_the_development_split_gets_no_better_and_the_best_is_kept(tmp_path: Path) -> None:

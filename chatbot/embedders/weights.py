@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chatbot.errors import MissingModel
+from chatbot.loading import from_the_hub
 
 _SMALL = 1_000_000  # bytes: a larger file is hashed at places
 _PLACES = 64
@@ -14,7 +15,10 @@ _NOT_READ = ["onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.h5", "*.msgpack", 
 
 
 def locate(model: str) -> Path:
-    """The folder, or that of a hub id: from the cache on this machine, else over the network. Raises MissingModel."""
+    """The folder, or that of a hub id: from the cache on this machine, else over the network.
+
+    Raises MissingModel, DiskFull.
+    """
     folder = Path(model).expanduser()
     return folder if folder.is_dir() else _fetch(model)
 
@@ -33,10 +37,11 @@ def _fetch(model: str) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return _cached(model) or Path(snapshot_download(model, ignore_patterns=_NOT_READ))
+        with from_the_hub():
+            return _cached(model) or Path(snapshot_download(model, ignore_patterns=_NOT_READ))
     except HFValidationError as error:
         raise MissingModel(f"model {model!r} is neither a folder nor a hub id: give one of them") from error
-    except OSError as error:  # of the hub's own errors and httpx's, each is one
+    except OSError as error:  # each of the hub's own errors is one
         reason = str(error).partition("\n")[0]
         raise MissingModel(
             f"model {model!r} is no folder here and cannot be fetched from the Hugging Face hub ({reason})"

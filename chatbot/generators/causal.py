@@ -32,7 +32,7 @@ from chatbot.generators.disk_cache import DiskCache
 from chatbot.generators.engine import Engine, Rows
 from chatbot.generators.passage_cache import PassageCache, Since, keys_of, packed
 from chatbot.generators.reference import Reference
-from chatbot.loading import NOT_LOADED, has_openvino
+from chatbot.loading import NOT_LOADED, from_the_hub, has_openvino
 from chatbot.prompt import Prompt
 
 SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters mark where a part goes in the template
@@ -300,8 +300,9 @@ def _from_pretrained(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     device = _device()
     dtype = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+        with from_the_hub():
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except NOT_LOADED as error:
         raise _not_loaded(name, error) from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:

@@ -40,7 +40,7 @@ from chatbot.generators.adapter import adapted, note_in
 from chatbot.generators.base import Decoding
 from chatbot.generators.packed import can_pack, pack
 from chatbot.generators.reference import name_of_cache
-from chatbot.loading import NOT_LOADED
+from chatbot.loading import NOT_LOADED, from_the_hub
 from chatbot.prompt import Prompt
 
 PROMPT_ROWS, STEP_ROWS = 1024, 6  # tokens that the encoder reads together, rows that the decoder advances: about
@@ -122,17 +122,20 @@ def load(name: str, adapter: str | None = None, *, packed: bool = True) -> Loade
     dtype = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     config = _config(name)
     try:
-        if config.model_type == "rag":
-            tokenizer = AutoTokenizer.from_pretrained(name, config=config.generator, subfolder="generator_tokenizer")
-            rag = RagTokenForGeneration.from_pretrained(name, dtype=dtype)
-            model = rag.generator
-            # where Hugging Face's two classes look for the first tokens
-            generation = model.generation_config if _is_rag_sequence(config) else rag.generation_config
-            layout = _as_trained(config, getattr(model.config, "prefix", None) or "")
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-            model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=dtype)
-            generation, layout = model.generation_config, _instructed
+        with from_the_hub():
+            if config.model_type == "rag":
+                tokenizer = AutoTokenizer.from_pretrained(
+                    name, config=config.generator, subfolder="generator_tokenizer"
+                )
+                rag = RagTokenForGeneration.from_pretrained(name, dtype=dtype)
+                model = rag.generator
+                # where Hugging Face's two classes look for the first tokens
+                generation = model.generation_config if _is_rag_sequence(config) else rag.generation_config
+                layout = _as_trained(config, getattr(model.config, "prefix", None) or "")
+            else:
+                tokenizer = AutoTokenizer.from_pretrained(name)
+                model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=dtype)
+                generation, layout = model.generation_config, _instructed
     except NOT_LOADED as error:
         raise _missing(name, error) from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
@@ -160,8 +163,9 @@ def load(name: str, adapter: str | None = None, *, packed: bool = True) -> Loade
 
 def _config(name: str) -> PreTrainedConfig:
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(name)
-        return config
+        with from_the_hub():
+            config: PreTrainedConfig = AutoConfig.from_pretrained(name)
+            return config
     except NOT_LOADED as error:
         raise _missing(name, error) from error
 

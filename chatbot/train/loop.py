@@ -20,9 +20,10 @@ from accelerate import Accelerator, PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from chatbot.errors import TrainingFailed
+from chatbot.errors import DiskFull, TrainingFailed, room
 
 CHECKPOINT = "checkpoint"
+_FEW = 1_000_000  # bytes free: fewer, and a library that could not write says not why
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ def run(
 ) -> Progress:
     """Train, and leave the best state as `task.save(out)` and the run's state under out/checkpoint.
 
-    A checkpoint of the same task that is there is gone on from. Raises TrainingFailed for a loss that is not finite.
+    A checkpoint of the same task that is there is gone on from. Raises TrainingFailed for a loss that is not finite,
+    DiskFull where there is no room for either: the checkpoint before stays.
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     trainable = [parameter for parameter in task.module.parameters() if parameter.requires_grad]
@@ -175,7 +177,8 @@ def _measure(accelerator: Accelerator, task: Task, module: nn.Module, progress: 
         progress.since_best = 0 if total / tokens < progress.best else progress.since_best + 1
         progress.best = min(progress.best, total / tokens)
     if accelerator.is_main_process and progress.since_best == 0:
-        task.save(out)
+        with room(out, _FEW):
+            task.save(out)
 
 
 def _trained(module: nn.Module) -> dict[str, Tensor]:
@@ -186,17 +189,25 @@ def _save(module: nn.Module, optimizer: Any, progress: Progress, out: Path) -> N
     """The checkpoint, whole or not at all: the one before stays until this one is written."""
     fresh, place, old = (out / name for name in (f".{CHECKPOINT}", CHECKPOINT, f".{CHECKPOINT}-old"))
     _remove(fresh)
-    fresh.mkdir(parents=True)
-    save_file(
-        {name: each.detach().contiguous() for name, each in _trained(module).items()}, fresh / "weights.safetensors"
-    )
-    torch.save(optimizer.state_dict(), fresh / "optimizer.pt")
-    (fresh / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+    try:
+        with room(out, _FEW):
+            _write(module, optimizer, progress, fresh)
+    except DiskFull:
+        _remove(fresh)
+        raise
     _remove(old)
     if place.exists():
         place.replace(old)
     fresh.replace(place)
     _remove(old)
+
+
+def _write(module: nn.Module, optimizer: Any, progress: Progress, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    weights = {name: each.detach().contiguous() for name, each in _trained(module).items()}
+    save_file(weights, folder / "weights.safetensors")
+    torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+    (folder / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
 
 
 def _resume(module: nn.Module, optimizer: Any, out: Path) -> Progress | None:
