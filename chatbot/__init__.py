@@ -12,7 +12,7 @@ Importing this package loads neither torch nor chromadb nor gradio; opening a ch
 
 from typing import TYPE_CHECKING
 
-from chatbot.conversation import Citation, Conversation, Query, Reply, Turn
+from chatbot.conversation import Asked, Citation, Conversation, Query, Reply, Turn
 from chatbot.errors import MarginaliaError
 from chatbot.events import Answered, Event, Retrieved, Rewritten, Token
 from chatbot.passage import Document, Hit, Page, Passage
@@ -26,6 +26,7 @@ __all__ = [
     "DEFAULT_COLLECTION",
     "EVERYTHING",
     "Answered",
+    "Asked",
     "Chatbot",
     "Citation",
     "Conversation",

@@ -144,3 +144,17 @@ class Conversation:
     def language(self) -> str | None:
         """The latest turn's language; None before the first turn."""
         return self.turns[-1].query.language if self.turns else None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The latest question of a conversation while it has no reply: one is on its way, or none will come any more.
+
+    `note`: why none will come, for people; empty where none was given: a reply is on its way, or the program that was
+    at it ended. `text`: what there was of the reply then.
+    """
+
+    id: str  # of this asking: the same question may be asked again
+    utterance: str
+    text: str = ""
+    note: str = ""

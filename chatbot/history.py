@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from chatbot.conversation import RATINGS, Citation, Conversation, Query, Reply, Turn
+from chatbot.conversation import RATINGS, Asked, Citation, Conversation, Query, Reply, Turn
 from chatbot.errors import HomeDamaged, UnreadableData, room
 from chatbot.language import detect
 from chatbot.passage import Hit, Passage
@@ -33,6 +33,10 @@ _TABLES = (
     )""",
     "CREATE TABLE unread (name TEXT PRIMARY KEY) WITHOUT ROWID",  # files that were named once
 )
+_ASKED = """CREATE TABLE asked (
+    key TEXT PRIMARY KEY REFERENCES conversations (key), id TEXT NOT NULL, utterance TEXT NOT NULL, text TEXT NOT NULL,
+    note TEXT NOT NULL
+) WITHOUT ROWID"""
 
 
 class History:
@@ -49,13 +53,16 @@ class History:
         self._prepare()
         self.unread = self._move_in()
 
-    def save(self, key: str, conversation: Conversation, since: Conversation | None = None) -> Conversation:
+    def save(
+        self, key: str, conversation: Conversation, since: Conversation | None = None, answered: str = ""
+    ) -> Conversation:
         """Gives what is stored then: the conversation, or, where others may have changed it `since` it was that, what
-        both have made of it (see `merged`). Raises UnreadableData for a key that cannot be used.
+        both have made of it (see `merged`). `answered`: the id of the question whose reply is in it now.
+        Raises UnreadableData for a key that cannot be used.
         """
-        if not KEY.fullmatch(key):
-            raise UnreadableData(f"conversation key {key!r} cannot be used: take 1 to 64 letters, digits, '-' or '_'")
+        _check(key)
         with self._writing() as connection:
+            connection.execute("DELETE FROM asked WHERE key = ? AND id = ?", (key, answered))
             rows = _rows(connection, key)
             stored = [_turn(json.loads(row)) for row in rows]
             turns = list(conversation.turns)
@@ -69,6 +76,41 @@ class History:
             rows = _rows(connection, key)
         return Conversation(tuple(_turn(json.loads(row)) for row in rows)) if rows else None
 
+    def ask(self, key: str, asked: Asked) -> None:
+        """Keeps a question that has no reply yet, in place of an earlier one. Raises UnreadableData as `save` does."""
+        _check(key)
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT INTO conversations VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET changed = excluded.changed",
+                (key, _title(asked.utterance), datetime.now(UTC).timestamp()),
+            )
+            row = (key, asked.id, _ascii(asked.utterance), _ascii(asked.text), _ascii(asked.note))
+            connection.execute("INSERT OR REPLACE INTO asked VALUES (?, ?, ?, ?, ?)", row)
+
+    def end(self, key: str, asked: Asked) -> None:
+        """Keeps why a question gets no reply, and what there was of it. Another that was asked meanwhile stays."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE asked SET text = ?, note = ? WHERE key = ? AND id = ?",
+                (_ascii(asked.text), _ascii(asked.note), key, asked.id),
+            )
+
+    def asked(self, key: str) -> Asked | None:
+        """The question that has no reply; None where every one has."""
+        with self._reading() as connection:
+            row = connection.execute("SELECT id, utterance, text, note FROM asked WHERE key = ?", (key,)).fetchone()
+        return Asked(row[0], *map(json.loads, row[1:])) if row else None
+
+    def take_back(self, key: str, id: str) -> None:
+        """Forgets the question of that id; one that began a conversation takes it along."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM asked WHERE key = ? AND id = ?", (key, id))
+            connection.execute(
+                "DELETE FROM conversations WHERE key = ? AND NOT EXISTS (SELECT 1 FROM turns WHERE turns.key = ?) "
+                "AND NOT EXISTS (SELECT 1 FROM asked WHERE asked.key = ?)",
+                (key, key, key),
+            )
+
     def list(self) -> list[tuple[str, str, str]]:
         """(key, the first utterance's beginning, in one line; when it was last changed in ISO 8601 UTC)."""
         with self._reading() as connection:
@@ -80,8 +122,8 @@ class History:
 
     def delete(self, key: str) -> None:
         with self._writing() as connection:
-            connection.execute("DELETE FROM turns WHERE key = ?", (key,))
-            connection.execute("DELETE FROM conversations WHERE key = ?", (key,))
+            for table in ("turns", "asked", "conversations"):
+                connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
 
     def _move_in(self) -> tuple[str, ...]:
         """A file is removed once what it held is on the disk: a crash leaves it in both places, and then here."""
@@ -140,7 +182,21 @@ def _to_1(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-_SCHEMA = Schema("the store of conversations", 0x4D617268, (_to_1,))  # "Marh"
+def _to_2(connection: sqlite3.Connection) -> None:
+    connection.execute(_ASKED)
+
+
+_SCHEMA = Schema("the store of conversations", 0x4D617268, (_to_1, _to_2))  # "Marh"
+
+
+def _check(key: str) -> None:
+    if not KEY.fullmatch(key):
+        raise UnreadableData(f"conversation key {key!r} cannot be used: take 1 to 64 letters, digits, '-' or '_'")
+
+
+def _ascii(text: str) -> str:
+    """As JSON: half of a character has no UTF-8."""
+    return json.dumps(text)
 
 
 def merged(stored: Sequence[Turn], before: Sequence[Turn], after: Sequence[Turn]) -> list[Turn]:
@@ -180,7 +236,10 @@ def _put(connection: sqlite3.Connection, key: str, rows: Sequence[str], turns: S
     written = [json.dumps(asdict(turn)) for turn in turns]  # in ASCII: it holds whatever was typed
     if not written:
         connection.execute("DELETE FROM turns WHERE key = ?", (key,))
-        connection.execute("DELETE FROM conversations WHERE key = ?", (key,))
+        connection.execute(
+            "DELETE FROM conversations WHERE key = ? AND NOT EXISTS (SELECT 1 FROM asked WHERE asked.key = ?)",
+            (key, key),
+        )
         return
     connection.execute(
         "INSERT INTO conversations VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET title = excluded.title, "

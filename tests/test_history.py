@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot import Conversation
+from chatbot import Asked, Conversation
 from chatbot.conversation import Turn
 from chatbot.errors import DiskFull, HomeDamaged, UnreadableData
 from chatbot.history import History, from_messages, merged, read, write
@@ -187,3 +187,55 @@ def test_a_full_disk_is_said_as_such_and_what_was_stored_still_is(
         with pytest.raises(DiskFull, match="is full: make room"):
             history.save("k", Conversation(turns("a", "b" * 500_000)), since=begun)
     assert history.load("k") == begun
+
+
+def test_a_question_is_kept_before_its_reply_and_goes_as_that_comes(tmp_path: Path) -> None:
+    history = History(tmp_path / "c")
+    history.ask("k", Asked("1", "Is \ud83d half?"))
+    assert history.asked("k") == Asked("1", "Is \ud83d half?") and history.load("k") is None
+    assert [key for key, *_ in history.list()] == ["k"]
+    stopped = Asked("1", "Is \ud83d half?", "It", "stopped")
+    history.end("k", stopped)
+    assert History(tmp_path / "c").asked("k") == stopped
+    history.ask("k", Asked("2", "Again?"))
+    history.end("k", stopped)  # too late
+    assert history.asked("k") == Asked("2", "Again?")
+    history.save("k", Conversation(turns("Other?")), answered="1")  # another tab's
+    assert history.asked("k") == Asked("2", "Again?")
+    history.save("k", Conversation(turns("Other?", "Again?")), answered="2")
+    assert history.asked("k") is None and history.load("k") == Conversation(turns("Other?", "Again?"))
+
+
+def test_a_question_that_is_taken_back_takes_the_conversation_along_which_it_began(tmp_path: Path) -> None:
+    history = History(tmp_path / "c")
+    history.save("k", Conversation(turns("Before?")))
+    for key in ("k", "new"):
+        history.ask(key, Asked("1", "Why?"))
+        history.take_back(key, "another")
+        assert history.asked(key) == Asked("1", "Why?")
+        history.take_back(key, "1")
+        assert history.asked(key) is None
+    assert [title for _, title, _ in history.list()] == ["Before?"]
+    history.ask("k", Asked("2", "Why?"))
+    history.delete("k")
+    assert history.asked("k") is None and history.list() == []
+
+
+@pytest.mark.parametrize("key", ["../escape", "", "x" * 65])
+def test_a_question_is_kept_under_a_usable_key_alone(tmp_path: Path, key: str) -> None:
+    history = History(tmp_path / "c")
+    with pytest.raises(UnreadableData):
+        history.ask(key, Asked("1", "Why?"))
+    history.end(key, Asked("1", "Why?"))
+    history.take_back(key, "1")
+    assert history.asked(key) is None
+
+
+def test_a_store_of_the_first_version_keeps_its_conversations_and_takes_questions(tmp_path: Path) -> None:
+    History(tmp_path / "c").save("k", Conversation(turns("a")))
+    with sqlite3.connect(tmp_path / "c.sqlite") as connection:
+        connection.execute("DROP TABLE asked")
+        connection.execute("PRAGMA user_version = 1")
+    history = History(tmp_path / "c")
+    history.ask("k", Asked("1", "b"))
+    assert history.load("k") == Conversation(turns("a")) and history.asked("k") == Asked("1", "b")

@@ -15,6 +15,7 @@ from chatbot import (
     DEFAULT_COLLECTION,
     EVERYTHING,
     Answered,
+    Asked,
     Citation,
     Conversation,
     Event,
@@ -124,20 +125,42 @@ class Knowledge:
 @dataclass
 class History:
     kept: dict[str, Conversation] = field(default_factory=dict)
+    open: dict[str, Asked] = field(default_factory=dict)
 
-    def save(self, key: str, conversation: Conversation, since: Conversation | None = None) -> Conversation:
+    def save(
+        self, key: str, conversation: Conversation, since: Conversation | None = None, answered: str = ""
+    ) -> Conversation:
+        self.take_back(key, answered)
         self.kept.pop(key, None)
-        self.kept[key] = conversation
+        if conversation.turns:
+            self.kept[key] = conversation
         return conversation
 
     def load(self, key: str) -> Conversation | None:
         return self.kept.get(key)
 
     def list(self) -> list[tuple[str, str, str]]:
-        return [(key, c.turns[0].utterance, "2026-11-20T09:30:00+00:00") for key, c in reversed(self.kept.items())]
+        titles = {key: asked.utterance for key, asked in self.open.items()}
+        titles |= {key: c.turns[0].utterance for key, c in self.kept.items()}
+        return [(key, title, "2026-11-20T09:30:00+00:00") for key, title in reversed(titles.items())]
 
     def delete(self, key: str) -> None:
         self.kept.pop(key, None)
+        self.open.pop(key, None)
+
+    def ask(self, key: str, asked: Asked) -> None:
+        self.open[key] = asked
+
+    def end(self, key: str, asked: Asked) -> None:
+        if key in self.open and self.open[key].id == asked.id:
+            self.open[key] = asked
+
+    def asked(self, key: str) -> Asked | None:
+        return self.open.get(key)
+
+    def take_back(self, key: str, id: str) -> None:
+        if key in self.open and self.open[key].id == id:
+            del self.open[key]
 
 
 def words(text: str) -> set[str]:
@@ -154,6 +177,7 @@ class StandIn:
     delay: float = 0.01
     reply: str = ""  # said instead, where not empty
     closed: int = 0
+    utterances: list[str] = field(default_factory=list)  # as they were begun
 
     @cached_property
     def ingestion(self) -> Ingestion:
@@ -162,6 +186,7 @@ class StandIn:
     def answer(
         self, conversation: Conversation, utterance: str, *, searched: str = "", scope: Scope = EVERYTHING
     ) -> Iterator[Event]:
+        self.utterances.append(utterance)
         try:
             yield from self._events(conversation, utterance, searched, scope)
         finally:
