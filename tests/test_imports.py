@@ -77,8 +77,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "bulk": ("bulk", "values settings protocols stores indexes steps assembly"),
     "package": ("", "values assembly"),  # chatbot/__init__.py: what others may use
     "ui": (
-        "ui ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.front ui.guard ui.i18n ui.panel ui.place"
-        " ui.plain ui.render ui.run ui.scope ui.searched ui.server ui.site ui.thread",
+        "ui ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.front ui.guard ui.i18n ui.keys ui.line"
+        " ui.panel ui.place ui.plain ui.render ui.replies ui.run ui.scope ui.searched ui.server ui.site ui.thread",
         "package ui",
     ),
 }

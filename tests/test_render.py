@@ -124,7 +124,7 @@ def test_a_message_is_one_line_so_that_markdown_leaves_it_alone():
     for message in (
         render.reply(answered("a\n\n# b\n\n    c", Citation(0, 4, "d:0", 1.0)), 0, WORDS),
         render.utterance("a\n\n- b"),
-        render.unfinished(Query("q", "r\n\ns", "en"), "t\n\nu", "", WORDS),
+        render.unfinished(Query("q", "r\n\ns", "en"), "t\n\nu", "", WORDS, "ab"),
         render.broken_off(None, "a\n\nb", "c\n\nd", WORDS),
     ):
         assert "\n" not in message and message.startswith("<div ")
@@ -143,7 +143,7 @@ def test_hostile_text_is_only_text_wherever_it_comes_from():
         render.reply(replace(answered("a"), rating="down", correction=HOSTILE), 0, WORDS),
         render.sources(turn.hits, turn.prior, WORDS),
         render.utterance(HOSTILE),
-        render.unfinished(turn.query, HOSTILE, HOSTILE, WORDS),
+        render.unfinished(turn.query, HOSTILE, HOSTILE, WORDS, "ab"),
         render.broken_off(turn.query, HOSTILE, HOSTILE, WORDS),
         render.arriving([Batch("b", (File(HOSTILE, "b", "", HOSTILE, 1, "", "failed", HOSTILE),))], WORDS),
         render.asked([Batch("b", (File(HOSTILE, "b", "", HOSTILE, 1, "", "asking", HOSTILE),))], WORDS),

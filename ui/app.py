@@ -6,39 +6,36 @@ A tab keeps its conversation's key in `sessionStorage`: two tabs are two convers
 from __future__ import annotations
 
 import dataclasses
-import re
-import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.state_holder import SessionState
 
-from chatbot import Conversation, MarginaliaError
+from chatbot import Asked, Conversation, MarginaliaError
 from ui import render
 from ui.assets import asset, keeping, listing, stylesheet
 from ui.chat import RagChat
 from ui.documents import Documents
 from ui.guard import guard
 from ui.i18n import Texts, texts
-from ui.thread import Asking, running
+from ui.keys import OWN_KEY, new_key, usable
+from ui.run import Progress
+from ui.thread import Aside, Asking, noted, running
 
 if TYPE_CHECKING:
     from chatbot import Chatbot
 
-WAITING = 64  # visitors' turns that wait for the model; more are told that the page is busy
 SESSIONS = 1000  # tabs and programs whose state is kept; of more, those that were heard of longest ago lose theirs
+QUEUED = 1000  # events that gradio holds: none waits there for a reply, see `ui.line`
 UNTAKEN_S = (600, 3600)  # how often is looked, and how old is an upload that no event will take any more
 UNTOLD = ("home", "chroma")  # settings that are not for visitors: an address can hold a password
 
-_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what History takes
-
 _MINE = "'localStorage', 'marginalia-begun'"
-_READ_KEYS = keeping("_, __, ...others", f"return [own('sessionStorage', 'marginalia'), read({_MINE}), ...others];")
+_READ_KEYS = keeping("_, __, ...others", f"return [{OWN_KEY}, read({_MINE}), ...others];")
 _READ_MINE = keeping(
     "key, _, ...others", f"return [key, read({_MINE}), ...others];"
 )  # which another tab may have changed
-_WRITE_KEY = keeping("key", "write('sessionStorage', 'marginalia', key); return [];")
 _WRITE_KEYS = keeping("key, mine", f"write('sessionStorage', 'marginalia', key); write({_MINE}, mine); return [];")
 
 
@@ -71,7 +68,7 @@ class App(gr.Blocks):
             self._lay_out(language, examples, concurrency_limit)
             self._listen()
         guard(self, self.fns.values())
-        self.queue(max_size=WAITING, default_concurrency_limit=None)
+        self.queue(max_size=QUEUED, default_concurrency_limit=None)
 
     async def process_api(self, *given: Any, state: SessionState | None = None, **more: Any) -> dict[str, Any]:
         """gradio keeps all components' configuration for each session, 0.12 MB: for links that this page has not."""
@@ -81,8 +78,6 @@ class App(gr.Blocks):
 
     def _lay_out(self, language: str | None, examples: Sequence[str], concurrency_limit: int | None) -> None:
         words = texts(language or "en")
-        self._key = gr.Textbox(visible=False)
-        self._known = gr.State(Conversation())  # as this tab last had it stored, or found it
         self._mine = gr.Textbox(visible=False)  # keys of the conversations that this browser began
         with gr.Sidebar(open=False, width=280, elem_classes="mg-app mg-sidebar"):
             self._conversations = listing()
@@ -103,6 +98,7 @@ class App(gr.Blocks):
                     height="max(300px, calc(100vh - 296px))",  # what is above and below it fits the window
                     choose_scope=True,
                     documents_tab=True,
+                    kept=True,
                 )
             with gr.Tab(words["tab.documents"]) as self._documents_tab:
                 self._documents = Documents(self._chatbot, self.chat.words, words, self._shared)
@@ -112,98 +108,124 @@ class App(gr.Blocks):
     def _listen(self) -> None:
         quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         telling = quick | {"queue": True}  # gradio shows gr.Info and gr.Warning for queued events only
-        own = [self._key, self._mine]
-        opened = [self._key, self._known, self._conversations, *self.chat.shown]
+        own = [self.chat.tab, self._mine]
+        listed = [*own, self._conversations]
+        opened = [*listed, self.chat.key, self.chat.known, *self.chat.shown]
         self.load(self._translate, None, self._translated, **quick)
-        self.load(
-            self._restore,
-            [*own, self.chat.asking],
-            opened,
-            js=_READ_KEYS,
-            **telling,
-        ).then(None, [self._key], js=_WRITE_KEY, **quick)
+        write = {"fn": None, "inputs": own, "js": _WRITE_KEYS, **quick}
+        self.load(self._restore, [*own, self.chat.asking], opened, js=_READ_KEYS, **telling).then(**write)
+        self.chat.begun.change(
+            self._list_begun, [*own, self.chat.key, self.chat.asking], listed, js=_READ_MINE, **telling
+        ).then(**write)
         for saved in self.chat.on_change(
             self._save,
-            [*own, self._known, self.chat.asking, self.chat.conversation],
-            [*own, self._known, self._conversations, *self.chat.shown],
+            [*own, self.chat.key, self.chat.known, self.chat.asking, self.chat.conversation],
+            opened,
             js=_READ_MINE,
             **telling,
         ):
-            saved.then(None, own, js=_WRITE_KEYS, **quick)
+            saved.then(**write)
         for event, handler in ((self._conversations.open, self._open), (self._conversations.remove, self._forget)):
             event(
                 handler,
-                [*own, self.chat.asking],
+                [*own, self.chat.key, self.chat.known, self.chat.asking],
                 opened,
                 js=_READ_MINE,
                 **telling,
-            ).then(None, [self._key], js=_WRITE_KEY, **quick)
+            ).then(**write)
         self._documents.listen(self, self._documents_tab)
         gr.on([self.load, self._about_tab.select], self._tell_about, None, [self._about], **quick)
 
     # -- conversations
 
     def _restore(self, key: str, mine: str, asking: Asking | None, request: gr.Request) -> tuple[Any, ...]:
-        """What the tab showed before it was reloaded; whoever has asked already begins a new conversation."""
-        key = key if asking is None and _KEY.fullmatch(key or "") else _new_key()
-        if (conversation := self._kept(key)).turns:
-            return self._showing(key, conversation, mine, request)
-        # nothing is drawn: the first question may be asked while this runs, and would be wiped away
-        return key, gr.skip(), self._list_conversations(key, mine, request), *(gr.skip(),) * len(self.chat.shown)
+        """What the tab showed before it was reloaded, with a reply that is still coming."""
+        if asking is not None:  # and a question that was asked while this was on its way
+            unchanged = (gr.skip(),) * len(self.chat.shown)
+            return *self._listed(asking.key, _with(mine, asking.key), request), asking.key, gr.skip(), *unchanged
+        key = usable(key) or new_key()
+        if self.chat.coming(key) is None and self._kept(key) == (Conversation(), None):
+            # nothing is drawn: the first question may be asked while this runs, and would be wiped away
+            return *self._listed(key, mine, request), key, gr.skip(), *(gr.skip(),) * len(self.chat.shown)
+        return self._showing(key, mine, request)
+
+    def _list_begun(self, tab: str, mine: str, key: str, asking: Asking | None, request: gr.Request) -> tuple[Any, ...]:
+        key = asking.key if asking is not None else key or tab
+        return self._listed(key, _with(mine, key), request)
 
     def _save(
         self,
-        key: str,
+        _: str,
         mine: str,
+        key: str,
         known: Conversation,
         asking: Asking | None,
         conversation: Conversation,
         request: gr.Request,
     ) -> tuple[Any, ...]:
-        """An emptied conversation is a new one: what was saved stays, under its own key.
+        """What was not kept as it came: turns judged or taken back, and those that found no room.
+
+        An emptied conversation is a new one: what was kept stays, under its own key.
 
         Where another tab went on with it, both tabs' turns are stored, and shown unless a reply is on its way.
         """
         stored: Conversation | None = conversation
         if not conversation.turns:
-            key = _new_key() if known.turns else key
+            key = new_key() if known.turns else key
         elif conversation != known:
             stored = self._keep(key, conversation, known)
-            mine = " ".join([key, *(other for other in _keys(mine) if other != key)])
-        listed, unchanged = self._list_conversations(key, mine, request), (gr.skip(),) * len(self.chat.shown)
+        if conversation.turns:
+            mine = _with(mine, key)
+        listed, unchanged = self._listed(key, mine, request), (gr.skip(),) * len(self.chat.shown)
         if stored is None:  # what this tab knows to be stored is what it was
-            return key, mine, gr.skip(), listed, *unchanged
+            return *listed, key, gr.skip(), *unchanged
         if stored == conversation or running(asking):
-            return key, mine, conversation, listed, *unchanged
+            return *listed, key, conversation, *unchanged
         words = self.chat.words(request)
         gr.Info(words["conversation.elsewhere"])
-        return key, mine, stored, listed, *self.chat.show(stored, words)
+        return *listed, key, stored, *self.chat.show(stored, words)
 
     def _open(
-        self, _: str, mine: str, asking: Asking | None, chosen: gr.EventData, request: gr.Request
+        self,
+        _: str,
+        mine: str,
+        __: str,
+        ___: Conversation,
+        asking: Asking | None,
+        chosen: gr.EventData,
+        request: gr.Request,
     ) -> tuple[Any, ...]:
         key = str(chosen.key)
-        conversation = self._kept(key)
-        if not conversation.turns:
+        if self.chat.coming(key) is None and self._kept(key) == (Conversation(), None):
             gr.Warning(self.chat.words(request)["conversation.gone"])
-        return self._showing(key if conversation.turns else _new_key(), conversation, mine, request, asking)
+            key = new_key()
+        return self._showing(key, mine, request, asking)
 
     def _forget(
-        self, key: str, mine: str, asking: Asking | None, chosen: gr.EventData, request: gr.Request
+        self,
+        _: str,
+        mine: str,
+        key: str,
+        known: Conversation,
+        asking: Asking | None,
+        chosen: gr.EventData,
+        request: gr.Request,
     ) -> tuple[Any, ...]:
         gone = str(chosen.key)
+        if (coming := self.chat.coming(gone)) is not None:
+            self.chat.stop(coming)
         self._chatbot.history.delete(gone)
         if gone == key:
-            return self._showing(_new_key(), Conversation(), mine, request, asking)
+            return self._showing(new_key(), mine, request, asking)
         unchanged = (gr.skip(),) * len(self.chat.shown)
-        return key, gr.skip(), self._list_conversations(key, mine, request), *unchanged
+        return *self._listed(key, mine, request), gr.skip(), gr.skip(), *unchanged
 
-    def _kept(self, key: str) -> Conversation:
+    def _kept(self, key: str) -> tuple[Conversation, Asked | None]:
         try:
-            return self._chatbot.history.load(key) or Conversation()
+            return self._chatbot.history.load(key) or Conversation(), self._chatbot.history.asked(key)
         except MarginaliaError as error:
             gr.Warning(render.escape(str(error)))
-            return Conversation()
+            return Conversation(), None
 
     def _keep(self, key: str, conversation: Conversation, known: Conversation) -> Conversation | None:
         """What is stored then; None where it cannot be: it stays on the page, and the next turn tries again."""
@@ -213,21 +235,18 @@ class App(gr.Blocks):
             gr.Warning(render.escape(str(error)))
             return None
 
-    def _showing(
-        self,
-        key: str,
-        conversation: Conversation,
-        mine: str,
-        request: gr.Request,
-        leaving: Asking | None = None,
-    ) -> tuple[Any, ...]:
-        listed = self._list_conversations(key, mine, request)
-        return key, conversation, listed, *self.chat.show(conversation, self.chat.words(request), leaving=leaving)
+    def _showing(self, key: str, mine: str, request: gr.Request, leaving: Asking | None = None) -> tuple[Any, ...]:
+        words, coming = self.chat.words(request), self.chat.coming(key)
+        conversation, asked = self._kept(key)
+        asides = () if coming is not None or asked is None else (_unanswered(asked, conversation, words),)
+        shown = self.chat.show(conversation, words, asides, leaving, coming)
+        mine = _with(mine, key) if coming or asked or conversation.turns else mine
+        return *self._listed(key, mine, request), key, conversation, *shown
 
-    def _list_conversations(self, key: str, mine: str, request: gr.Request) -> str:
+    def _listed(self, key: str, mine: str, request: gr.Request) -> tuple[Any, ...]:
         own = set(_keys(mine))
         rows = [row for row in self._chatbot.history.list() if row[0] in own or not self._shared]
-        return render.conversations(rows, key, self.chat.words(request))
+        return key, mine, render.conversations(rows, key, self.chat.words(request))
 
     def _tell_about(self, request: gr.Request) -> str:
         words, chosen = self.chat.words(request), self._chatbot.settings
@@ -259,12 +278,18 @@ class App(gr.Blocks):
         )
 
 
-def _new_key() -> str:
-    return secrets.token_hex(16)
-
-
 def _keys(mine: str) -> list[str]:
-    return [key for key in (mine or "").split() if _KEY.fullmatch(key)]
+    return [key for key in (mine or "").split() if usable(key)]
+
+
+def _with(mine: str, key: str) -> str:
+    """The latest first."""
+    return " ".join([key, *(other for other in _keys(mine) if other != key)])
+
+
+def _unanswered(asked: Asked, conversation: Conversation, words: Texts) -> Aside:
+    note = noted(asked.note or "cut_off", words)
+    return Aside(len(conversation.turns), asked.id, asked.utterance, note, Progress(text=asked.text))
 
 
 class _Nothing(dict[int, Any]):

@@ -2,50 +2,41 @@
 
 The conversation lives in `gr.State` as a `Conversation` and is never read back from the widget. Beside it lie the
 asides: turns that were stopped or failed, which are shown where they happened but belong to no conversation.
+
+Replies are made in the background (`ui.replies`); a page watches. While one comes, what it brings goes to the page
+alone, without the conversation around it, and a script puts it where the reply is.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.context import Context
 
-from chatbot import (
-    EVERYTHING,
-    Answered,
-    Conversation,
-    MarginaliaError,
-    Passage,
-    Retrieved,
-    Rewritten,
-    Scope,
-    Token,
-    Turn,
-)
+from chatbot import EVERYTHING, Conversation, MarginaliaError, Passage, Scope, Turn
 from ui import render
-from ui.assets import asset, stylesheet
+from ui.assets import asset, keeping, stylesheet
 from ui.chooser import Chooser
 from ui.endpoint import offer_endpoint
 from ui.guard import guard
-from ui.i18n import Texts, preferred, said, texts
-from ui.panel import Shares, panel_value, turn_value
+from ui.i18n import Texts, preferred, texts
+from ui.keys import OWN_KEY, new_key, usable
+from ui.line import WAITING, Line
+from ui.panel import panel_value, turn_value
 from ui.place import Place, place
-from ui.run import Turns
-from ui.scope import gone, narrowed
+from ui.replies import Replies
+from ui.run import Broken, Replied, View
 from ui.searched import readable
-from ui.thread import Aside, Asking, messages, passage_at, running, without_last
+from ui.thread import Aside, Asking, coming_value, messages, noted, passage_at, running, without_last
 
 if TYPE_CHECKING:
     from chatbot import Chatbot
 
-log = logging.getLogger(__name__)
-
-REDRAW_SECONDS = 0.08  # between redraws while a reply streams: twelve a second read as fluid
+WATCHING = WAITING + WAITING // 2  # pages that watch a reply at once; of more, those that came last begin later
 
 
 class RagChat(gr.Blocks):
@@ -54,9 +45,10 @@ class RagChat(gr.Blocks):
     `language`: one of `ui.i18n.LANGUAGES`; None follows each visitor's browser. `concurrency_limit`: replies that are
     generated at once, over all visitors; the others wait. Endpoint `api_name`: utterance -> (reply, JSON of its
     sources), a conversation for each client. `scope`: the documents that are searched; `choose_scope`: each visitor may
-    choose among them. `documents_tab`: the page has one, which a person without documents is sent to. For the host's
-    own events: `conversation` is the `gr.State` that holds the `Conversation`, `asking` the one that holds the turn in
-    progress.
+    choose among them. `documents_tab`: the page has one, which a person without documents is sent to. `kept`: questions
+    and turns go to `chatbot.history` as they come, under the key that the `gr.State` `key` holds (or the browser's tab,
+    until that has one); `known` is what is known to be there. For the host's own events: `conversation` is the
+    `gr.State` that holds the `Conversation`, `asking` the one that holds the turn in progress.
     """
 
     def __init__(
@@ -71,21 +63,30 @@ class RagChat(gr.Blocks):
         scope: Scope = EVERYTHING,
         choose_scope: bool = False,
         documents_tab: bool = False,
+        kept: bool = False,
     ) -> None:
         super().__init__(analytics_enabled=False)
         self._chatbot = chatbot
         self._allowed = scope
         self._language = language
-        self._documents_tab = documents_tab
-        self._limits = {"concurrency_limit": concurrency_limit, "concurrency_id": f"marginalia-{id(chatbot)}"}
-        self._turns = Turns(concurrency_limit)
+        self._kept = kept
+        line = Line(concurrency_limit)
+        self._replies = Replies(chatbot, line, scope, documents_tab)
         with self:
             page = Context.root_block or self
             hosts = {id(function) for function in page.fns.values()}
             self._lay_out(examples, height, choose_scope)
             self._listen()
-            offer_endpoint(chatbot, api_name, scope, self._limits, self._turns)
+            offer_endpoint(chatbot, api_name, scope, line)
         guard(page, [function for function in page.fns.values() if id(function) not in hosts])
+        page.extra_startup_events.append(self._widen)
+
+    async def _widen(self) -> None:
+        """gradio goes on with 40 events at once, over all. Those of ours that wait for a reply take no thread, and must
+        take no other event's place either."""
+        for page in gr.Blocks.get_instances():  # wherever this is rendered
+            if any(function.fn == self._watch for function in page.fns.values()):
+                page._queue.active_jobs.extend([None] * (WATCHING + WAITING))
 
     # -- what is on the page
 
@@ -95,7 +96,9 @@ class RagChat(gr.Blocks):
         self._asides = gr.State(())
         self.asking = gr.State(None)
         self._scope = gr.State(EVERYTHING)  # that the visitor chose
-        self._begun = gr.State(0)  # when the latest turn began: what shows its reply waits for a change of it
+        self.key, self.known = gr.State(""), gr.State(Conversation())
+        self.tab = gr.Textbox(visible=False)  # its key, on its way from the browser or to it
+        self.begun = gr.State(0)  # when the latest turn began: what shows its reply waits for a change of it
         self._correcting = gr.State(None)  # the turn whose correction is being written
         with gr.Row(elem_classes="mg-chat"):
             with gr.Column(scale=5, min_width=320, elem_classes="mg-main"):
@@ -144,6 +147,13 @@ class RagChat(gr.Blocks):
                     **_spoken(words),
                     elem_classes="mg-panel",
                 )
+                self._live = gr.HTML(
+                    {},
+                    html_template="",
+                    js_on_load=asset("live.js"),
+                    apply_default_css=False,
+                    elem_classes="mg-live",
+                )
                 self._place = gr.HTML(
                     {"html": ""},
                     html_template="${value.html}",
@@ -154,7 +164,7 @@ class RagChat(gr.Blocks):
     @property
     def shown(self) -> list[gr.blocks.Block]:
         """What `show` gives values for, in that order: the outputs of a host's event that changes the conversation."""
-        return [*self._drawn, self._correcting, self._correction, self._search]
+        return [*self._drawn, self._correcting, self._correction, self._search, self.begun]
 
     @property
     def _drawn(self) -> list[gr.blocks.Block]:
@@ -176,11 +186,30 @@ class RagChat(gr.Blocks):
         words: Texts,
         asides: tuple[Aside, ...] = (),
         leaving: Asking | None = None,
+        coming: Asking | None = None,
     ) -> tuple[Any, ...]:
-        """The values of `shown`. `leaving`: what `asking` holds, for a turn in progress ends. To be queued."""
+        """The values of `shown`. To be queued. `leaving`: what `asking` holds, for its turn is left: where it is kept,
+        its reply is made all the same, else it ends. `coming`: of `coming`, a turn that this page is to watch.
+        """
         if leaving is not None:
-            leaving.run.stop()
-        return *self._draw(conversation, words, asides), None, _correction(), _search()
+            leaving.view.leave()
+            if not leaving.key:
+                self._replies.stop(leaving)
+        if coming is None:
+            return *self._draw(conversation, words, asides), None, _correction(), _search(), gr.skip()
+        coming = replace(coming, words=words, view=View())
+        drawn = messages(coming.after, (), words, coming)
+        shown = (conversation, (), coming, drawn, panel_value(), _busy(), None, _correction(), _search())
+        return *shown, time.time_ns()
+
+    def coming(self, key: str) -> Asking | None:
+        """The turn in progress of the conversation that is kept under this key. Ask before that is loaded: a turn that
+        is no longer in progress is stored."""
+        return self._replies.coming(key)
+
+    def stop(self, asking: Asking) -> None:
+        """Ends a turn in progress, on every page that watches it."""
+        self._replies.stop(asking)
 
     def _draw(self, conversation: Conversation, words: Texts, asides: tuple[Aside, ...]) -> tuple[Any, ...]:
         turns = conversation.turns
@@ -206,39 +235,40 @@ class RagChat(gr.Blocks):
     def _listen(self) -> None:
         states = [self.conversation, self._asides, self.asking]
         quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        within = [*states, self._scope]
+        within = [*states, self._scope, self.key, self.known, self.tab]
         # queued, so that the page gets what these draw after all that the stream has drawn; and since gradio tells the
         # page of a state's change for queued events alone
         ending = quick | {"queue": True, "concurrency_limit": None}
-        begins = [*self._asked, self._begun]
-        self._textbox.submit(self._begin, [*within, self._textbox], begins, **ending)
-        self._messages.example_select(self._begin_example, within, begins, **ending)
-        self._messages.retry(self._begin_again, [*within, gr.State("")], begins, **ending)
-        self._panel.search(self._begin_search, within, begins, **ending)
-        self._search.submit(self._begin_again, [*within, self._search], begins, **ending)
-        streamed = self._begun.change(
-            self._stream,
-            states,
-            self._drawn,
-            show_progress="hidden",
-            trigger_mode="multiple",  # one that was stopped may not have ended yet
-            api_visibility="private",
-            **self._limits,
-        )
+        # what goes wrong on the way is shown where nobody looks: the page keeps what it shows, and live.js goes on
+        beginning = ending | {"show_progress_on": [self._live]}
+        if self._kept:
+            beginning |= {"js": keeping("...given", f"given[{len(within) - 1}] = {OWN_KEY}; return given;")}
+        begins = [*self._asked, self.begun]
+        self._textbox.submit(self._begin, [*within, self._textbox], begins, **beginning)
+        self._messages.example_select(self._begin_example, within, begins, **beginning)
+        self._messages.retry(self._begin_again, [*within, gr.State("")], begins, **beginning)
+        self._panel.search(self._begin_search, within, begins, **beginning)
+        self._search.submit(self._begin_again, [*within, self._search], begins, **beginning)
+        watching = beginning | {"js": None, "concurrency_limit": WATCHING, "trigger_mode": "multiple"}
+        seen = [*self._drawn, self.known, self._live]
+        streamed = self.begun.change(self._watch, states, seen, **watching)
+        resumed = self._live.lost(self._resume, states, seen, **watching)
+        for watched in (streamed, resumed):
+            watched.failure(None, js="() => window.dispatchEvent(new Event('marginalia-lost'))", **quick)
         self._textbox.stop(self._stop, states, self._drawn, **ending)
-        undone = self._messages.undo(self._undo, states, self._asked, **quick)
+        undone = self._messages.undo(self._undo, [*states, self.key], self._asked, **quick)
         started_over = gr.on(
             [self._new_chat.click, self._messages.clear],
             self._start_over,
             [self.asking],
-            self.shown,
+            [self.key, self.known, *self.shown],
             **ending,
         )
         judged = self._panel.judge(self._judge, states, self._judged, **ending)
         corrected = self._correction.submit(
             self._correct, [*states, self._correcting, self._correction], self._judged, **ending
         )
-        self._changes = [streamed, undone, started_over, judged, corrected]
+        self._changes = [streamed, resumed, undone, started_over, judged, corrected]
         self._panel.look(self._look, [self.conversation], [self._panel], **quick)
         self._panel.leave(_folded, None, [self._correcting, self._correction, self._search], **quick)
         for wanted in (self._panel.place, self._place.further):
@@ -256,16 +286,22 @@ class RagChat(gr.Blocks):
         asides: tuple[Aside, ...],
         asking: Asking | None,
         scope: Scope,
+        key: str,
+        known: Conversation,
+        tab: str,
         utterance: str,
         request: gr.Request,
         searched: str = "",
     ) -> tuple[Any, ...]:
-        """Shows the question at once, before the model is free; does nothing for an empty one, or while one runs."""
+        """Keeps the question and shows it at once, before the model is free; does nothing for an empty one, or while
+        one runs."""
         if running(asking) or not utterance.strip():
-            return _unchanged([*self._asked, self._begun])
-        words, asking = self.words(request), Asking(utterance, conversation, searched, scope)
-        drawn = messages(conversation, asides, words, asking, words["thinking"])
-        return gr.skip(), gr.skip(), asking, drawn, gr.skip(), _busy(), _search(), time.time_ns()
+            return _unchanged([*self._asked, self.begun])
+        words, key = self.words(request), (key or usable(tab)) if self._kept else ""
+        asking = Asking(utterance, conversation, words, searched, scope, key, known)
+        self._replies.begin(asking)
+        drawn = messages(conversation, asides, words, asking)
+        return gr.skip(), gr.skip(), asking, drawn, gr.skip(), _busy(""), _search(), time.time_ns()
 
     def _begin_example(
         self,
@@ -273,10 +309,13 @@ class RagChat(gr.Blocks):
         asides: tuple[Aside, ...],
         asking: Asking | None,
         scope: Scope,
+        key: str,
+        known: Conversation,
+        tab: str,
         example: gr.SelectData,
         request: gr.Request,
     ) -> tuple[Any, ...]:
-        return self._begin(conversation, asides, asking, scope, _text_of(example), request)
+        return self._begin(conversation, asides, asking, scope, key, known, tab, _text_of(example), request)
 
     def _begin_again(
         self,
@@ -284,14 +323,17 @@ class RagChat(gr.Blocks):
         asides: tuple[Aside, ...],
         asking: Asking | None,
         scope: Scope,
+        key: str,
+        known: Conversation,
+        tab: str,
         searched: str,
         request: gr.Request,
     ) -> tuple[Any, ...]:
         """Asks the last question again. Until it is answered the conversation keeps what it held."""
         if running(asking):
-            return _unchanged([*self._asked, self._begun])
+            return _unchanged([*self._asked, self.begun])
         before, asides, utterance = without_last(conversation, asides)
-        _, _, *begun = self._begin(before, asides, None, scope, utterance, request, searched.strip())
+        _, _, *begun = self._begin(before, asides, None, scope, key, known, tab, utterance, request, searched.strip())
         return gr.skip(), asides, *begun
 
     def _begin_search(
@@ -300,103 +342,105 @@ class RagChat(gr.Blocks):
         asides: tuple[Aside, ...],
         asking: Asking | None,
         scope: Scope,
+        key: str,
+        known: Conversation,
+        tab: str,
         pressed: gr.EventData,
         request: gr.Request,
     ) -> tuple[Any, ...]:
         """Asks the last question again, searched as it was typed; or offers to write what is searched."""
         if running(asking) or not conversation.turns:
-            return _unchanged([*self._asked, self._begun])
+            return _unchanged([*self._asked, self.begun])
         turn = conversation.turns[-1]
         if pressed.typed:
-            return self._begin_again(conversation, asides, asking, scope, turn.utterance, request)
+            return self._begin_again(conversation, asides, asking, scope, key, known, tab, turn.utterance, request)
         return *_unchanged(self._drawn), _search(turn), gr.skip()
 
-    def _stream(
+    async def _watch(
         self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
-    ) -> Iterator[tuple[Any, ...]]:
-        """One turn, redrawn as it comes. Whatever ends it leaves the page ready for the next.
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        """One turn as it comes. Whatever ends it leaves the page ready for the next.
 
         It begins and ends by changing nothing: gradio empties every output of a generator that yields nothing, and
         sends what was yielded last once more, which may be older than what the page shows by then.
         """
-        yield _unchanged(self._drawn)
-        if asking is not None and asking.run.claim():
-            with self._turns.one(queued=True):
-                yield from self._turn(conversation, asides, asking, request)
-        yield _unchanged(self._drawn)
+        nothing, words = _unchanged([*self._drawn, self.known, self._live]), self.words(request)
+        yield nothing
+        if asking is not None and running(asking):
+            hits, beat = None, 0
+            async for seen in self._replies.watch(asking):
+                match seen:
+                    case Replied():
+                        yield *self._replied(asking, asides, seen, words), gr.skip()
+                    case Broken():
+                        yield *self._failed(conversation, asides, asking, seen, words), gr.skip(), gr.skip()
+                    case come, ahead:
+                        panel, beat = gr.skip(), beat + 1
+                        if come.hits is not hits and (come.hits or come.prior):
+                            hits = come.hits
+                            panel = panel_value(render.sources(hits, come.prior, words), len(asking.after.turns))
+                        told = coming_value(asking, come, ahead, beat)
+                        yield *nothing[:4], panel, gr.skip(), gr.skip(), told
+        yield nothing
 
-    def _turn(
-        self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking, request: gr.Request
-    ) -> Iterator[tuple[Any, ...]]:
-        words = self.words(request)
-        try:
-            if gone(asking.scope, self._chatbot.knowledge):
-                yield self._failed(conversation, asides, asking, words["scope.gone"], words)
-            else:
-                yield from self._events(asides, asking, words)
-        except MarginaliaError as error:
-            yield self._failed(conversation, asides, asking, said(str(error), words), words)
-        except Exception:
-            log.exception("a turn failed")
-            yield self._failed(conversation, asides, asking, words["failed"], words)
-        finally:
-            asking.run.end()
+    async def _resume(
+        self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        """For a page that has heard nothing of its reply for a while: what it missed, and how it goes on."""
+        if asking is None:  # it has ended
+            words = self.words(request)
+            _, _, _, *drawn = self._draw(conversation, words, asides)
+            yield gr.skip(), gr.skip(), gr.skip(), *drawn, gr.skip(), gr.skip()
+        async for drawn in self._watch(conversation, asides, asking, request):
+            yield drawn
 
-    def _events(self, asides: tuple[Aside, ...], asking: Asking, words: Texts) -> Iterator[tuple[Any, ...]]:
-        conversation, panel, waiting = asking.after, panel_value(), "thinking"
-        shares, drawn_at = Shares(), 0.0
-        scope = narrowed(self._allowed, asking.scope)
-        for event in self._chatbot.answer(conversation, asking.utterance, searched=asking.searched, scope=scope):
-            if asking.run.stopped:
-                return
-            match event:
-                case Rewritten(query):
-                    asking = replace(asking, query=query)
-                case Retrieved(hits, prior):
-                    asking, waiting = replace(asking, hits=tuple(hits)), "reading"
-                    panel = panel_value(render.sources(hits, prior, words), len(conversation.turns))
-                case Token(text, _, posterior, _):
-                    asking, shares = replace(asking, text=asking.text + text), shares.plus(posterior)
-                    if time.monotonic() - drawn_at < REDRAW_SECONDS:
-                        continue
-                    drawn_at, panel = time.monotonic(), panel | {"weights": shares.mean}
-                case Answered(turn):
-                    if self._documents_tab and scope == EVERYTHING:
-                        turn = turn.advised(words["documents.none"])
-                    yield self._draw(conversation.plus(turn), words, asides)
-                    return
-                case _:
-                    assert_never(event)
-            drawn = messages(conversation, asides, words, asking, words[waiting])
-            yield gr.skip(), gr.skip(), asking, drawn, panel, gr.skip()
+    def _replied(self, asking: Asking, asides: tuple[Aside, ...], replied: Replied, words: Texts) -> tuple[Any, ...]:
+        """Where another tab went on with the conversation, both tabs' turns are shown."""
+        conversation = replied.stored or replied.conversation
+        if conversation != replied.conversation:
+            gr.Info(words["conversation.elsewhere"])
+        drawn = self._draw(conversation, words, asides)
+        return *drawn, conversation if replied.stored else gr.skip()
 
     def _failed(
-        self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking, note: str, words: Texts
+        self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking, broken: Broken, words: Texts
     ) -> tuple[Any, ...]:
         """The question goes back into the box, so that it can be put differently."""
-        asides = (*asides, Aside(len(conversation.turns), replace(asking, query=None), note))
-        return *self._draw(conversation, words, asides)[:-1], _idle(asking.utterance)
+        asides = (*asides, _aside(conversation, asking, broken.note, words))
+        box = _idle() if broken.note == "stopped" else _idle(asking.utterance)
+        return *self._draw(conversation, words, asides)[:-1], box
 
     def _stop(
         self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
     ) -> tuple[Any, ...]:
         words = self.words(request)
         if asking is not None and running(asking):
-            asking.run.stop()
-            asides = (*asides, Aside(len(conversation.turns), asking, words["stopped"]))
+            if not self._replies.stop(asking):  # how it ended is about to be drawn
+                return _unchanged(self._drawn)
+            asking.view.leave()
+            asides = (*asides, _aside(conversation, asking, "stopped", words))
         drawn = messages(conversation, asides, words)
         return gr.skip(), asides, None, drawn, gr.skip(), _idle()
 
     def _undo(
-        self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
+        self,
+        conversation: Conversation,
+        asides: tuple[Aside, ...],
+        asking: Asking | None,
+        key: str,
+        request: gr.Request,
     ) -> tuple[Any, ...]:
         if running(asking) or not (conversation.turns or asides):
             return _unchanged(self._asked)
-        conversation, asides, utterance = without_last(conversation, asides)
+        before, (conversation, asides, utterance) = asides, without_last(conversation, asides)
+        if self._kept and before != asides:
+            self._chatbot.history.take_back(key, before[-1].id)
         return *self._draw(conversation, self.words(request), asides)[:-1], _idle(utterance), _search()
 
     def _start_over(self, asking: Asking | None, request: gr.Request) -> tuple[Any, ...]:
-        return self.show(Conversation(), self.words(request), leaving=asking)
+        """What was kept stays, under its own key."""
+        key = new_key() if self._kept else ""
+        return key, Conversation(), *self.show(Conversation(), self.words(request), leaving=asking)
 
     def _look(self, conversation: Conversation, wanted: gr.EventData, request: gr.Request) -> Any:
         """The sources of an earlier turn, whose citation was clicked."""
@@ -533,8 +577,15 @@ def _search(turn: Turn | None = None) -> gr.Textbox:
     return gr.Textbox(readable(turn.query) or turn.utterance if turn else "", visible=turn is not None)
 
 
-def _busy() -> gr.Textbox:
-    return gr.Textbox("", submit_btn=False, stop_btn=True)
+def _aside(conversation: Conversation, asking: Asking, note: str, words: Texts) -> Aside:
+    come = asking.run.progress if note == "stopped" else replace(asking.run.progress, query=None)
+    return Aside(len(conversation.turns), asking.run.id, asking.utterance, noted(note, words), come)
+
+
+def _busy(utterance: str | None = None) -> gr.Textbox:
+    """A reply comes. `utterance`: what is in the box; None: what was."""
+    busy = {"submit_btn": False, "stop_btn": True}
+    return gr.Textbox(**busy) if utterance is None else gr.Textbox(utterance, **busy)
 
 
 def _idle(utterance: str | None = None) -> gr.Textbox:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from chatbot import Answered, Conversation, MarginaliaError, Scope
-from ui.run import Busy, Turns
+from chatbot import Answered, Conversation, Event, MarginaliaError, Scope
+from ui.line import Full, Line
 
 if TYPE_CHECKING:
     from chatbot import Chatbot
 
 
-def offer_endpoint(chatbot: Chatbot, api_name: str, scope: Scope, limits: dict[str, Any], turns: Turns) -> None:
-    """To be called where the components of the page are laid out. `limits`: of gradio's queue. `turns`: of all ways."""
+def offer_endpoint(chatbot: Chatbot, api_name: str, scope: Scope, line: Line) -> None:
+    """To be called where the components of the page are laid out."""
 
-    def ask(utterance: str, conversation: Conversation) -> tuple[str, dict[str, Any], Conversation]:
+    async def ask(utterance: str, conversation: Conversation) -> tuple[str, dict[str, Any], Conversation]:
+        def last_event() -> Event:
+            *_, last = chatbot.answer(conversation, utterance, scope=scope)
+            return last
+
         try:
-            with turns.one(queued=False):
-                *_, last = chatbot.answer(conversation, utterance, scope=scope)
-        except Busy as error:
-            raise gr.Error(f"Too many wait: ask by the queue, at /call/{api_name}", print_exception=False) from error
+            last = await asyncio.wrap_future(line.put("program", last_event))
+        except Full as error:
+            raise gr.Error("Too many are asking just now: ask again in a minute", print_exception=False) from error
         except MarginaliaError as error:
             raise gr.Error(str(error), print_exception=False) from error
         if not isinstance(last, Answered):
@@ -38,5 +42,5 @@ def offer_endpoint(chatbot: Chatbot, api_name: str, scope: Scope, limits: dict[s
         api_name=api_name,
         api_description="Answers an utterance; the client's earlier ones are the conversation. Gives the reply "
         "and, as JSON, its query, citations and passages.",
-        **limits,
+        concurrency_limit=None,  # the line bounds them, and those that gradio's queue is passed by
     )

@@ -10,16 +10,18 @@ const number = (node, letter) => {
   return null;
 };
 let wanted = null;
+let shares = {};  // of the reply that comes: see live.js
 const cards = () => [...element.querySelectorAll('.mg-card')];
 const paint = () => {
-  const {weights, cited} = props.value;
+  const {turn, cited} = props.value;
+  const weights = props.value.weights.length || shares.turn !== turn ? props.value.weights : shares.weights;
   cards().forEach((card, i) => {
     const share = weights.length ? weights[i] || 0 : null;
     card.querySelector('.mg-bar i').style.width = percent(share || 0);
     card.querySelector('.mg-share').textContent = share === null ? '' : percent(share);
     card.classList.toggle('mg-uncited', cited !== null && 'source' in card.dataset && !cited.includes(i + 1));
   });
-  if (wanted !== null && wanted.turn === props.value.turn) { reveal(wanted.source); wanted = null; }
+  if (wanted !== null && wanted.turn === turn) { reveal(wanted.source); wanted = null; }
 };
 const light = (turn, source, on) => {
   root.querySelectorAll('.mg-cite.mg-t' + turn + '.mg-s' + source).forEach(n => n.classList.toggle('mg-lit', on));
@@ -97,5 +99,6 @@ const unlabel = () => labelled().forEach(node => node.removeAttribute('aria-labe
 new MutationObserver(() => { unlabel(); press(); }).observe(root, {subtree: true, childList: true, attributeFilter: ['aria-label']});
 unlabel();
 press();
+root.addEventListener('mg-shares', event => { shares = event.detail; paint(); });
 watch('value', paint);
 paint();

@@ -24,7 +24,7 @@ class Shares:
 
     @property
     def mean(self) -> list[float]:
-        return [total / self.tokens for total in self.sums]
+        return [total / max(1, self.tokens) for total in self.sums]
 
 
 def panel_value(

@@ -106,21 +106,22 @@ def utterance(text: str) -> str:
     return f'<div class="mg-utterance" dir="auto">{escape(text)}</div>'
 
 
-def unfinished(query: Query | None, text: str, waiting: str, texts: Texts) -> str:
-    """A reply while it streams; `waiting` is what it waits for before its first word."""
+def unfinished(query: Query | None, text: str, waiting: str, texts: Texts, run: str) -> str:
+    """A reply while it streams; `waiting` is what it waits for before its first word. A script goes on with it, which
+    knows it by `run`: live.js."""
     body = (
         f'<div class="mg-reply" dir="auto">{escape(text)}<span class="mg-caret"></span></div>'
         if text
         else f'<div class="mg-waiting">{escape(waiting)}</div>'
     )
-    return f'<div class="mg-message">{_searched(query, texts)}{body}</div>'
+    return f'<div class="mg-message mg-coming mg-r{run}">{searched(query, texts)}{body}</div>'
 
 
 def broken_off(query: Query | None, text: str, note: str, texts: Texts) -> str:
     """A reply that was stopped or failed: what there was of it, and why it ends."""
     body = f'<div class="mg-reply" dir="auto">{escape(text)}</div>' if text else ""
     return (
-        f'<div class="mg-message mg-broken-off">{_searched(query, texts)}{body}'
+        f'<div class="mg-message mg-broken-off">{searched(query, texts)}{body}'
         f'<div class="mg-note">{escape(note)}</div></div>'
     )
 
@@ -133,15 +134,16 @@ def reply(turn: Turn, number: int, texts: Texts, last: bool = False) -> str:
     answer = turn.reply
     notices = [texts["abstained"]] * answer.abstained + [answer.notice] * bool(answer.notice)
     notice = "".join(f'<div class="mg-notice" role="note">{escape(text)}</div>' for text in notices)
-    searched = _searched(turn.query, texts, last)
+    line = searched(turn.query, texts, last)
     return (
-        f'<div class="mg-message{" mg-abstained" if answer.abstained else ""}">{searched}{notice}'
+        f'<div class="mg-message{" mg-abstained" if answer.abstained else ""}">{line}{notice}'
         f'<div class="mg-reply" dir="auto">{_cited(answer, turn.hits, number)}</div>{_corrected(turn, texts)}'
         f"{_foot(turn, number, texts, last)}</div>"
     )
 
 
-def _searched(query: Query | None, texts: Texts, last: bool = False) -> str:
+def searched(query: Query | None, texts: Texts, last: bool = False) -> str:
+    """What was searched, where that is not what was typed."""
     if query is None or not query.rewritten or not query.text:
         return ""
     said = texts["searched.own" if query.edited else "searched"]

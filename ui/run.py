@@ -1,69 +1,90 @@
-"""How many replies are generated at once, and stopping one."""
+"""A turn's reply while it comes: the thread that generates it writes here, whoever watches or stops it reads."""
 
 from __future__ import annotations
 
-import contextlib
+import secrets
 import threading
-from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
 
-WAITING = 8  # requests past gradio's queue that wait: each holds one of the 40 threads that serve everything
+from chatbot import Conversation, Hit, Query
+from ui.panel import Shares
+
+WATCHING = 4  # pages that watch one reply: a page that is reloaded again and again may not have left yet
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a reply has come."""
+
+    query: Query | None = None
+    hits: tuple[Hit, ...] = ()
+    prior: tuple[float, ...] = ()  # (K + 1,), "no passage" last
+    text: str = ""
+    shares: Shares = field(default_factory=Shares)
+
+
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """`stored`: what is kept then, another tab's turns too; None where nothing is, or no room was found."""
+
+    conversation: Conversation
+    stored: Conversation | None
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """No reply comes. `note`: the name of one of the page's texts, or what the library said."""
+
+    note: str
 
 
 class Run:
-    """One turn's generation, for the thread that runs it and the one that stops it.
+    """One turn's generation, which goes on whether a page watches it or not. It ends once: by a reply, or without one.
 
     gradio's own `cancels` is not used: it breaks the connection that the other events share, about one time in six the
     page then shows an error, and what was on its way may still overwrite what the stop has drawn.
     """
 
     def __init__(self) -> None:
-        self._claimed, self._stopped, self._ended = threading.Lock(), threading.Event(), threading.Event()
-
-    def claim(self) -> bool:
-        """True for the first who asks."""
-        return self._claimed.acquire(blocking=False)
-
-    def end(self) -> None:
-        self._ended.set()
+        self.id = secrets.token_hex(16)
+        self.progress = Progress()
+        self.ended: Replied | Broken | None = None
+        self.future: Future[Any] | None = None
+        self._lock, self._decided = threading.Lock(), False
+        self._views: list[View] = []
 
     @property
-    def stopped(self) -> bool:
-        return self._stopped.is_set()
+    def decided(self) -> bool:
+        return self._decided
 
-    def stop(self) -> None:
-        """Returns when nothing more will be drawn: it has ended, will never begin, or is inside one long step."""
-        self._stopped.set()
-        if not self.claim():
-            self._ended.wait(0.5)
-
-
-class Busy(Exception):
-    """Too many wait for the model."""
-
-
-class Turns:
-    """At most `limit` at once, whichever way they come: gradio's limit is its queue's, which a request can pass."""
-
-    def __init__(self, limit: int | None) -> None:
-        self._free = threading.Semaphore(limit) if limit else None
-        self._lock, self._waiting = threading.Lock(), 0
-
-    @contextlib.contextmanager
-    def one(self, *, queued: bool) -> Iterator[None]:
-        """Waits for a turn. Raises Busy where too many wait, unless gradio's queue has bounded them (`queued`)."""
-        if self._free is None:
-            yield
-            return
+    def decide(self) -> bool:
+        """True for the first who asks: how it ends is theirs to say."""
         with self._lock:
-            if self._waiting >= WAITING and not queued:
-                raise Busy
-            self._waiting += 1
-        try:
-            self._free.acquire()
-        finally:
-            with self._lock:
-                self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._free.release()
+            first, self._decided = not self._decided, True
+        return first
+
+    def watched(self, view: View) -> bool:
+        """Whether somebody else watches."""
+        with self._lock:
+            return any(other is not view and other.token is not None for other in self._views)
+
+    def watch(self, view: View) -> None:
+        """Who watched longest gives way where too many do."""
+        with self._lock:
+            self._views = [*(other for other in self._views if other is not view and other.token is not None), view]
+            for other in self._views[:-WATCHING]:
+                other.token = None
+
+
+class View:
+    """One session's watching of a run. The latest who watches draws, until the session turns to something else."""
+
+    def __init__(self) -> None:
+        self.token: object | None = None
+        self.left = False
+
+    def leave(self) -> None:
+        """From now on nothing is drawn of it."""
+        self.token, self.left = None, True

@@ -10,13 +10,14 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from playwright.sync_api import Page, expect
 from starlette.responses import HTMLResponse, PlainTextResponse
 
-from chatbot import Chatbot, Conversation, MarginaliaError, open_chatbot
+from chatbot import Asked, Chatbot, Conversation, MarginaliaError, open_chatbot
 from chatbot.errors import DiskFull
 from chatbot.history import History
 from chatbot.knowledge import Rebuilding
@@ -259,10 +260,15 @@ class Full(History):
 
     full = True
 
-    def save(self, key: str, conversation: Conversation, since: Conversation | None = None) -> Conversation:
+    def ask(self, key: str, asked: Asked) -> None:
         if self.full:
             raise DiskFull("the disk that holds <b>'here'</b> is full: make room there")
-        return super().save(key, conversation, since)
+        super().ask(key, asked)
+
+    def save(self, key: str, conversation: Conversation, *more: Any, **named: Any) -> Conversation:
+        if self.full:
+            raise DiskFull("the disk that holds <b>'here'</b> is full: make room there")
+        return super().save(key, conversation, *more, **named)
 
 
 def test_a_turn_that_found_no_room_stays_on_the_page_and_is_kept_with_the_next(serve, visit, tmp_path):

@@ -1,0 +1,86 @@
+"""Who waits for the model. The only line there is: gradio's queue is passed through at once, so that nothing else of a
+page waits behind a reply, and a line that is full is told of in words."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+IDLE_S = 60.0  # how long a thread is kept for the next reply: the engines keep something for each thread
+WAITING = 64  # of each kind; more are told that too many are asking
+
+_Work = tuple[Callable[[], Any], "Future[Any]"]
+
+
+class Full(Exception):
+    """Too many wait."""
+
+
+class Line:
+    """Does work in threads of its own, `width` at once (None: as many as come), of each kind in turn."""
+
+    def __init__(self, width: int | None, most: int = WAITING) -> None:
+        self._width, self._most = width, most
+        self._changed = threading.Condition()
+        self._waiting: dict[str, deque[_Work]] = {}  # the kind whose turn it is comes first
+        self._threads = self._idle = 0
+
+    def put(self, kind: str, work: Callable[[], Any]) -> Future[Any]:
+        """Its result; cancelled before its turn it is not done. Raises Full where `most` of this kind wait."""
+        future: Future[Any] = Future()
+        with self._changed:
+            kept = deque(each for each in self._waiting.get(kind, ()) if not each[1].cancelled())
+            if len(kept) >= self._most:
+                raise Full
+            kept.append((work, future))
+            self._waiting[kind] = kept
+            if self._idle < sum(map(len, self._waiting.values())) and (
+                self._width is None or self._threads < self._width
+            ):
+                self._threads += 1
+                threading.Thread(target=self._serve, daemon=True, name="marginalia-reply").start()
+            self._changed.notify()
+        return future
+
+    def ahead(self, future: Future[Any]) -> int:
+        """How many of its kind wait before it; 0 too where it waits no more."""
+        with self._changed:
+            for waiting in self._waiting.values():
+                futures = [each for _, each in waiting if not each.cancelled()]
+                if future in futures:
+                    return futures.index(future)
+        return 0
+
+    def _serve(self) -> None:
+        while (taken := self._next()) is not None:
+            work, future = taken
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+            del taken, work, future  # what was done is not held while there is nothing to do
+
+    def _next(self) -> _Work | None:
+        """None: nothing came for a while, and the thread that asks may end."""
+        with self._changed:
+            self._idle += 1
+            came = True
+            while (taken := self._take()) is None and came:
+                came = self._changed.wait(IDLE_S)
+            self._idle -= 1
+            self._threads -= taken is None
+            return taken
+
+    def _take(self) -> _Work | None:
+        for kind in list(self._waiting):
+            waiting = self._waiting.pop(kind)
+            while waiting:
+                work, future = waiting.popleft()
+                if future.set_running_or_notify_cancel():
+                    if waiting:
+                        self._waiting[kind] = waiting  # behind the other kinds
+                    return work, future
+        return None

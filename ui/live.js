@@ -1,0 +1,58 @@
+// Runs in the browser for the reply that comes: puts what is new of it where it stands among the messages, which are
+// drawn when it begins and when it ends and not in between. Gradio sends what is new of `value` alone.
+const root = element.closest('.mg-chat') || element;
+const QUIET_MS = 25000;  // without a word of a reply, of which some come every few seconds: it is asked for anew
+let heard = Date.now();
+const coming = () => root.querySelector('.mg-messages .mg-coming');
+const caret = () => Object.assign(document.createElement('span'), {className: 'mg-caret'});
+const put = (parent, place, html, name) => {
+  let node = parent.querySelector(name);
+  if (!node) { parent.insertAdjacentHTML(place, html); node = parent.querySelector(name); }
+  return node;
+};
+const write = (message, {head, waiting, text}) => {
+  if (head) put(message, 'afterbegin', head, '.mg-searched');
+  if (!text) {
+    const line = message.querySelector('.mg-waiting');
+    if (line && line.textContent !== waiting) line.textContent = waiting;
+    return;
+  }
+  message.querySelector('.mg-waiting')?.remove();
+  const reply = put(message, 'beforeend', '<div class="mg-reply" dir="auto"></div>', '.mg-reply');
+  if (reply.firstChild?.nodeType !== Node.TEXT_NODE) reply.replaceChildren(document.createTextNode(''), caret());
+  const written = reply.firstChild;
+  if (text.startsWith(written.data)) {
+    if (text.length > written.data.length) written.appendData(text.slice(written.data.length));
+  } else written.data = text;
+};
+const draw = () => {
+  const message = coming(), value = props.value || {};
+  if (!message || !value.run || !message.classList.contains('mg-r' + value.run)) return;
+  const log = message.closest('[role=log]');
+  const atEnd = log && log.scrollHeight - log.scrollTop - log.clientHeight < 100;
+  write(message, value);
+  if (atEnd) log.scrollTop = log.scrollHeight;
+};
+const told = () => {
+  heard = Date.now();
+  asked = false;
+  draw();
+  root.dispatchEvent(new CustomEvent('mg-shares', {detail: props.value}));
+};
+// A page whose stream has broken is asked for anew as soon as the server answers: gradio does so where it notices, and
+// opens no other stream where it does not.
+let lost = false, asked = false;
+const reload = async () => {
+  try { if ((await fetch(location.href, {cache: 'no-store'})).ok) location.reload(); } catch { /* no server yet */ }
+};
+const look = () => {
+  const quiet = (Date.now() - heard) / QUIET_MS;
+  if (!coming()) { heard = Date.now(); asked = lost = false; }
+  else if (lost || quiet > 2) reload();
+  else if (quiet > 1 && !asked) { asked = true; trigger('lost', {}); }
+};
+setInterval(look, 1000);
+window.addEventListener('marginalia-lost', () => { lost = true; });
+new MutationObserver(draw).observe(root, {subtree: true, childList: true});  // the messages were drawn anew
+watch('value', told);
+draw();
