@@ -59,8 +59,8 @@ def beam(
     shares: Shares = None,
 ) -> list[Hypothesis]:
     """At most `width` replies, likeliest first; width 1 is greedy decoding. Arguments as for `generate`."""
-    mixer, ends = Mixer(prompts, prior, mixing, shares), generator.end_tokens
-    decoding = mixer.read(generator)
+    mixer, ends = Mixer(generator, prompts, prior, mixing, shares), generator.end_tokens
+    decoding = mixer.read()
     live = [_Beam(Hypothesis(), decoding, mixer.log_prior)]
     ended: list[Hypothesis] = []
     for _ in range(max_tokens):

@@ -62,11 +62,19 @@ def generate(
 
     Ends at an end token, before a stop string, after a loop, or at `max_tokens`. Raises BrokenModel for NaN.
     """
-    return ended(_tokens(generator, Mixer(prompts, prior, mixing, shares), sampling), sampling)
+    return ended(_tokens(generator, prompts, prior, sampling, mixing, shares), sampling)
 
 
-def _tokens(generator: Generator, mixer: Mixer, sampling: Sampling) -> Iterator[Token]:
-    decoding = mixer.read(generator)
+def _tokens(
+    generator: Generator,
+    prompts: Sequence[Prompt],
+    prior: Sequence[float],
+    sampling: Sampling,
+    mixing: Mixing,
+    shares: Shares,
+) -> Iterator[Token]:
+    mixer = Mixer(generator, prompts, prior, mixing, shares)
+    decoding = mixer.read()
     log_weights = mixer.log_prior
     random = torch.Generator().manual_seed(sampling.seed)
     chosen: list[int] = []
@@ -93,25 +101,31 @@ class Mixer:
     """The branches of one reply that are read, and how they vote. Knows nothing of the reply, so beams share it."""
 
     def __init__(
-        self, prompts: Sequence[Prompt], prior: Sequence[float], mixing: Mixing, shares: Shares = None
+        self,
+        generator: Generator,
+        prompts: Sequence[Prompt],
+        prior: Sequence[float],
+        mixing: Mixing,
+        shares: Shares = None,
     ) -> None:
         log_prior = torch.tensor(prior, dtype=torch.float64).log()
         log_prior = join(log_prior, [prompts.index(prompt) for prompt in prompts])
-        self._mixing = mixing
-        self._kept, self._dropped = prune(log_prior, mixing.least_prior)
+        most = generator.at_once(prompts) if hasattr(generator, "at_once") else None
+        self._generator, self._mixing = generator, mixing
+        self._kept, self._dropped = prune(log_prior, mixing.least_prior, most)
         self.prompts = [prompts[branch] for branch in self._kept]
         self.log_prior = torch.log_softmax(log_prior[self._kept], dim=-1)
         given = torch.eye(len(prompts)).tolist() if shares is None else shares
         self._log_shares = torch.tensor(given, dtype=torch.float64)[self._kept].log()
         self._refusing: tuple[float, ...] = ()
 
-    def read(self, generator: Generator) -> Decoding:
+    def read(self) -> Decoding:
         """The branches, read. A prior rises with the question's likelihood in its branch and falls with refusing."""
-        decoding = generator.read(self.prompts)
+        decoding = self._generator.read(self.prompts)
         log_question: Tensor | None = getattr(decoding, "log_question", None)
         if self._mixing.question_weight and log_question is not None:
             self.log_prior = given_the_question(self.log_prior, log_question.double(), self._mixing.question_weight)
-        refusal: int | None = getattr(generator, "refusal", None)
+        refusal: int | None = getattr(self._generator, "refusal", None)
         if refusal is None:
             return decoding
         log_refusal = decoding.log_probs()[:, refusal].double()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 import sys
@@ -41,6 +42,16 @@ def from_the_hub() -> Iterator[None]:
             yield
     except HTTPError as error:
         raise OSError(str(error)) from error
+
+
+_LARGE = 256 * 1024  # bytes of a block that the system gets back at once
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+
+
+def give_back_freed_memory() -> None:
+    """From now on, and for the whole process: glibc would keep most of what replies of very different lengths free."""
+    if sys.platform == "linux" and (tell := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        tell(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def has_openvino() -> bool:

@@ -46,10 +46,11 @@ def join(log_weights: Tensor, first: Sequence[int]) -> Tensor:
     return joined
 
 
-def prune(log_weights: Tensor, least: float) -> tuple[list[int], float]:
+def prune(log_weights: Tensor, least: float, most: int | None = None) -> tuple[list[int], float]:
     """The branches worth reading, and the mass of the others: (K,) -> their places, in [0, 1).
 
-    Left out are those of a weight under `least` or of none; the heaviest and the last, "no passage", never are. The
+    Left out are those of a weight under `least` or of none, and the lightest where more than `most` are left; the
+    heaviest and the last, "no passage", never are. The
     next token's distribution under the others, renormalised, is at most the dropped mass away in total variation:
     p = (1 - d) p_kept + d p_dropped, so TV(p, p_kept) = d TV(p_dropped, p_kept) <= d.
 
@@ -59,6 +60,10 @@ def prune(log_weights: Tensor, least: float) -> tuple[list[int], float]:
     weights = log_weights.exp()
     kept = (weights >= least) & (weights > 0)
     kept[weights.argmax()] = kept[-1] = True
+    if most is not None and kept.sum() > most:
+        others = weights[:-1].masked_fill(~kept[:-1], -1)
+        kept[:-1] = False
+        kept[others.argsort(descending=True, stable=True)[: max(1, most - 1)]] = True
     return kept.nonzero().flatten().tolist(), float(weights[~kept].sum())
 
 

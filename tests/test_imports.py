@@ -67,11 +67,11 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "commands": (
         "cli cli.arguments cli.chat cli.documents cli.measure cli.terminal cli.training doctor evaluate",
-        "values settings rows judged equations protocols stores models steps dialogue assembly bulk bench training"
-        " commands ui",
+        "values settings loading rows judged equations protocols stores models steps dialogue assembly bulk bench"
+        " training commands ui",
     ),
     "bench": (
-        "bench bench.chart bench.children bench.ingest bench.rag bench.systems",
+        "bench bench.chart bench.children bench.ingest bench.memory bench.rag bench.systems",
         "values settings equations protocols generators models steps assembly bench",
     ),
     "bulk": ("bulk", "values settings protocols stores indexes steps assembly"),

@@ -198,6 +198,15 @@ def test_no_passage_and_the_heaviest_branch_are_never_left_out() -> None:
     assert prune(torch.zeros(1), least=0.5) == ([0], 0.0)
 
 
+def test_where_only_so_many_can_be_read_the_lightest_are_left_out() -> None:
+    prior = torch.tensor([0.1, 0.3, 0.25, 0.3, 0.05], dtype=torch.float64).log()
+    assert prune(prior, 0.0, most=9) == prune(prior, 0.0, most=5) == ([0, 1, 2, 3, 4], 0.0)
+    assert prune(prior, 0.0, most=3) == ([1, 3, 4], pytest.approx(0.35))
+    assert prune(prior, 0.0, most=2) == ([1, 4], pytest.approx(0.65))
+    assert prune(prior, 0.26, most=2) == ([1, 4], pytest.approx(0.65))
+    assert prune(prior, 0.26, most=4) == ([1, 3, 4], pytest.approx(0.35))
+
+
 @given(SEEDS)
 def test_branches_that_read_the_same_are_one_branch_with_their_mass(seed: int) -> None:
     prior, probs, _ = random_reply(seed)

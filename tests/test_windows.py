@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from chatbot.cli import main
 from chatbot.errors import UnusableUtterance
-from chatbot.generators.causal import Causal
+from chatbot.generate import generate
+from chatbot.generators.base import Decoding
+from chatbot.generators.causal import MOST_READ, Causal
+from chatbot.generators.passage_cache import Since
 from chatbot.history import from_messages
 from chatbot.passage import Passage
 from chatbot.prompt import Prompt
 from chatbot.rewrite import ByGenerator
+from chatbot.sampling import Sampling
 from chatbot.train.documents import rows
 
 WINDOW = 512  # of the small random Llama
@@ -34,6 +38,26 @@ def test_a_question_longer_than_the_window_is_one_line_that_says_what_to_do(
     with pytest.raises(UnusableUtterance, match=r"question .* have [\d,]+ tokens.* at most [\d,]+: shorten") as error:
         by.read([prompt("short?", "the passage"), prompt(40 * LONG, passage)])
     assert "\n" not in str(error.value)
+
+
+def test_the_longer_the_question_the_fewer_passages_are_read_beside_it(tiny_llama: Path) -> None:
+    by = Causal(str(tiny_llama), reserve=100)
+    passages = [*(f"the passage {number}" for number in range(40)), None]
+    counts = [by.at_once([prompt("x" * length, passage) for passage in passages]) for length in (10, 100, 300)]
+    assert counts == sorted(counts, reverse=True) and counts[-1] >= 2
+    assert all(count * (length + 20) <= MOST_READ for count, length in zip(counts, (10, 100, 300), strict=True))
+    read: list[int] = []
+
+    class Counted(Causal):
+        def read(self, prompts: Sequence[Prompt], since: Since | None = None) -> Decoding:
+            read.append(len(prompts))
+            return super().read(prompts, since)
+
+    prior = [1 / len(passages)] * len(passages)
+    asked = [prompt("x" * 300, passage) for passage in passages]
+    (token, *_) = generate(Counted(str(tiny_llama), reserve=100), asked, prior, Sampling(max_tokens=1))
+    assert read == [counts[-1]] and token.dropped == pytest.approx(1 - counts[-1] / len(passages))
+    assert [each > 0 for each in token.prior].count(True) == counts[-1] and token.prior[-1] > 0
 
 
 def test_the_passage_is_cut_to_nothing_before_a_question_is_refused_and_the_reply_keeps_its_place(

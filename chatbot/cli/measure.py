@@ -6,7 +6,9 @@ import argparse
 import contextlib
 import hashlib
 import itertools
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatbot.bench import SYSTEMS
-from chatbot.cli.terminal import JUDGED, Add, bar, count, fail, print_json, settings_of, takes_json
+from chatbot.cli.terminal import JUDGED, Add, bar, count, fail, opened, print_json, settings_of, takes_json
 from chatbot.errors import UnreadableData
 
 if TYPE_CHECKING:
@@ -52,10 +54,18 @@ def _takes_rows(made: argparse.ArgumentParser) -> None:
 def add_bench(add: Add) -> None:
     made = add("bench", bench, "measure speed, side by side with its baselines")
     made.add_argument(
-        "what", nargs="?", choices=("replies", "ingest"), default="replies", help="what to measure (default: replies)"
+        "what",
+        nargs="?",
+        choices=("replies", "ingest", "memory"),
+        default="replies",
+        help="what to measure (default: replies)",
     )
     made.add_argument(
         "--passages", type=int, default=100_000, metavar="N", help="of `ingest`: passages to search (default: 100000)"
+    )
+    made.add_argument("--questions", type=count, default=500, metavar="N", help="of `memory` (default: 500)")
+    made.add_argument(
+        "--documents", type=int, default=0, metavar="N", help="of `memory`: added and deleted meanwhile (default: 0)"
     )
     made.add_argument(
         "--k", type=count, nargs="+", default=[1, 3, 5, 10], metavar="K", help="passages (default: 1 3 5 10)"
@@ -174,7 +184,7 @@ def _folder_for_index(home: Path, options: argparse.Namespace) -> Iterator[Path]
 
 
 def bench(options: argparse.Namespace) -> int:
-    return _bench_ingest(options) if options.what == "ingest" else _bench_replies(options)
+    return {"ingest": _bench_ingest, "memory": _bench_memory, "replies": _bench_replies}[options.what](options)
 
 
 def _bench_ingest(options: argparse.Namespace) -> int:
@@ -191,6 +201,36 @@ def _bench_ingest(options: argparse.Namespace) -> int:
         print(part.replace("_", " "))
         for name, value in found[part].items():
             print(f"  {name.replace('_', ' '):<32}{value}")
+    return 0
+
+
+def _bench_memory(options: argparse.Namespace) -> int:
+    from chatbot.bench import memory
+    from ui.server import listen, serve
+
+    if options.documents < 0:
+        return fail(f"--documents is {options.documents}: give at least 0")
+    with (
+        tempfile.TemporaryDirectory(prefix="marginalia-") as scratch,
+        listen("127.0.0.1", 0) as listener,
+        bar() as told,
+    ):
+        models, options.home = settings_of(options).home / "models", Path(scratch) / "home"
+        options.home.mkdir()
+        models.mkdir(parents=True, exist_ok=True)
+        (options.home / "models").symlink_to(models.resolve(), target_is_directory=True)
+        with contextlib.redirect_stdout(sys.stderr), opened(options) as chatbot:  # the page says where it is
+            chatbot.load_sample()
+            chatbot.dialogue(told)
+            threading.Thread(target=serve, args=(chatbot, listener), daemon=True).start()
+            ask = memory.by_http(listener.getsockname()[1])
+            found = memory.bench(chatbot, ask, options.questions, options.documents, Path(scratch) / "files", told)
+    if options.json:
+        print_json(found)
+        return 0
+    for name, value in found.items():
+        if not isinstance(value, dict):
+            print(f"{name.replace('_', ' '):<32}{value}")
     return 0
 
 

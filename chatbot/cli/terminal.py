@@ -27,7 +27,9 @@ def settings_of(options: argparse.Namespace) -> Settings:
 def opened(options: argparse.Namespace) -> Chatbot:
     chosen = settings_of(options)
     from chatbot.assemble import Chatbot  # loads torch
+    from chatbot.loading import give_back_freed_memory
 
+    give_back_freed_memory()
     return Chatbot(chosen)
 
 

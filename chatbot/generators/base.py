@@ -33,6 +33,8 @@ class Generator(Protocol):
     """It may also have `refusal: int | None`, the token that a refusal begins with, where it was trained to refuse.
 
     Where it keeps what it read it has `forget()`, and `begun() -> Generator`: itself, keeping nothing after a `forget`.
+    Where its memory has a bound it has `at_once(prompts) -> int`, how many of these it reads together: the passages of
+    least prior are then left out.
     """
 
     @property

@@ -36,6 +36,7 @@ from chatbot.loading import NOT_LOADED, from_the_hub, has_openvino
 from chatbot.prompt import Prompt
 
 SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters mark where a part goes in the template
+MOST_READ = 8_192  # tokens in all prompts together: each takes 23 kB in SmolLM2-135M, some three times over
 MOST_JUDGED = 64  # tokens of a question: each costs logits of the whole vocabulary in every branch
 PLAIN_TEMPLATE = (  # for models without a chat template
     "{% for message in messages %}"
@@ -139,7 +140,7 @@ class Causal:
         """`since`: see `PassageCache.begun`; None: now."""
         since = self.cache.begun() if since is None else since
         loaded = self._load()
-        limit = None if loaded.window is None else loaded.window - self._reserve
+        limit = loaded.limit(self._reserve)
         with self._tokenizing:
             fitted = [_fit(loaded.tokenizer, prompt, limit) for prompt in prompts]
         pieces = [_pieces(parts) for parts, _ in fitted]
@@ -150,6 +151,14 @@ class Causal:
         if asked and all(tokens for _, tokens in asked):
             reading.log_question = torch.stack(list(map(_log_question, rows.tail(), asked)))
         return reading
+
+    def at_once(self, prompts: Sequence[Prompt]) -> int:
+        """How many of these are read together: at most MOST_READ tokens, but two prompts whatever their length."""
+        loaded = self._load()
+        longest = max(prompts, key=_length)
+        with self._tokenizing:
+            parts, _ = _fit(loaded.tokenizer, longest, loaded.limit(self._reserve))
+        return max(2, MOST_READ // sum(len(ids) for _, ids in parts))
 
     def _load(self) -> _Loaded:
         with self._loading:
@@ -185,6 +194,9 @@ class _Begun:
     def refusal(self) -> int | None:
         return self._by.refusal
 
+    def at_once(self, prompts: Sequence[Prompt]) -> int:
+        return self._by.at_once(prompts)
+
     def read(self, prompts: Sequence[Prompt]) -> Decoding:
         return self._by.read(prompts, self._since)
 
@@ -197,6 +209,10 @@ class _Loaded:
     window: int | None  # tokens
     refusal: int | None
     judges: bool  # whether branches judge the question
+
+    def limit(self, reserve: int) -> int | None:
+        """Tokens of a prompt, where so many are kept free for the reply."""
+        return None if self.window is None else self.window - reserve
 
 
 def engine_of(name: str, engine: str = "auto") -> str:
@@ -293,6 +309,14 @@ def _read(
     if rows := [row for row in range(len(prompts)) if len(held[row]) < len(prompts[row]) - 1]:
         read(rows, [len(prompts[row]) - 1 for row in rows])
     return read(range(len(prompts)), [len(segments) for segments in prompts], tail)
+
+
+def _length(prompt: Prompt) -> int:
+    """Bytes."""
+    said = [text for turn in prompt.conversation for text in turn]
+    return sum(
+        len(text.encode(errors="replace")) for text in (prompt.instruction, prompt.passage or "", *said, prompt.query)
+    )
 
 
 def _from_pretrained(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
