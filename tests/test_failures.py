@@ -71,6 +71,8 @@ def messages(path: Path) -> Iterator[str]:
         match node:
             case ast.Raise(exc=ast.Call(func=ast.Name(id=name), args=[text])) if name not in OF_OTHERS:
                 yield from written(text, known)
+            case ast.Return(value=ast.Call(func=ast.Name(id="DiskFull"), args=[text])):
+                yield from written(text, known)
             case ast.Call(func=ast.Name(id="replace"), keywords=keywords):
                 for keyword in keywords:
                     if keyword.arg in ("message", "problem"):

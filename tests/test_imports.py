@@ -78,7 +78,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "package": ("", "values assembly"),  # chatbot/__init__.py: what others may use
     "ui": (
         "ui ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.front ui.guard ui.i18n ui.keys ui.line"
-        " ui.panel ui.place ui.plain ui.render ui.replies ui.run ui.scope ui.searched ui.server ui.site ui.thread",
+        " ui.panel ui.place ui.plain ui.render ui.replies ui.run ui.scope ui.searched ui.server ui.site ui.thread"
+        " ui.toast",
         "package ui",
     ),
 }
@@ -90,7 +91,7 @@ OWNERS: dict[str, str] = {
     "docx": "chatbot.parse.word",
     "fastapi": "ui.site",
     "filelock": "chatbot.assemble chatbot.generators.disk_cache",
-    "gradio": "ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.guard ui.site",
+    "gradio": "ui.app ui.assets ui.chat ui.chooser ui.documents ui.endpoint ui.guard ui.site ui.toast",
     "huggingface_hub": "chatbot.embedders.weights chatbot.loading",
     "httpx": "chatbot.fetch chatbot.index.chroma chatbot.loading",
     "jinja2": "chatbot.generators.causal",

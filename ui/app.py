@@ -22,6 +22,7 @@ from ui.i18n import Texts, texts
 from ui.keys import OWN_KEY, new_key, usable
 from ui.run import Progress
 from ui.thread import Aside, Asking, noted, running
+from ui.toast import inform, warn
 
 if TYPE_CHECKING:
     from chatbot import Chatbot
@@ -144,7 +145,7 @@ class App(gr.Blocks):
             unchanged = (gr.skip(),) * len(self.chat.shown)
             return *self._listed(asking.key, _with(mine, asking.key), request), asking.key, gr.skip(), *unchanged
         key = usable(key) or new_key()
-        if self.chat.coming(key) is None and self._kept(key) == (Conversation(), None):
+        if self.chat.coming(key) is None and self._kept(key, request) == (Conversation(), None):
             # nothing is drawn: the first question may be asked while this runs, and would be wiped away
             return *self._listed(key, mine, request), key, gr.skip(), *(gr.skip(),) * len(self.chat.shown)
         return self._showing(key, mine, request)
@@ -173,7 +174,7 @@ class App(gr.Blocks):
         if not conversation.turns:
             key = new_key() if known.turns else key
         elif conversation != known:
-            stored = self._keep(key, conversation, known)
+            stored = self._keep(key, conversation, known, request)
         if conversation.turns:
             mine = _with(mine, key)
         listed, unchanged = self._listed(key, mine, request), (gr.skip(),) * len(self.chat.shown)
@@ -182,7 +183,7 @@ class App(gr.Blocks):
         if stored == conversation or running(asking):
             return *listed, key, conversation, *unchanged
         words = self.chat.words(request)
-        gr.Info(words["conversation.elsewhere"])
+        inform(words["conversation.elsewhere"])
         return *listed, key, stored, *self.chat.show(stored, words)
 
     def _open(
@@ -196,8 +197,8 @@ class App(gr.Blocks):
         request: gr.Request,
     ) -> tuple[Any, ...]:
         key = str(chosen.key)
-        if self.chat.coming(key) is None and self._kept(key) == (Conversation(), None):
-            gr.Warning(self.chat.words(request)["conversation.gone"])
+        if self.chat.coming(key) is None and self._kept(key, request) == (Conversation(), None):
+            warn(self.chat.words(request)["conversation.gone"], self.chat.words(request))
             key = new_key()
         return self._showing(key, mine, request, asking)
 
@@ -214,30 +215,36 @@ class App(gr.Blocks):
         gone = str(chosen.key)
         if (coming := self.chat.coming(gone)) is not None:
             self.chat.stop(coming)
-        self._chatbot.history.delete(gone)
-        if gone == key:
-            return self._showing(new_key(), mine, request, asking)
+        try:
+            self._chatbot.history.delete(gone)
+        except MarginaliaError as error:
+            warn(str(error), self.chat.words(request))
+        else:
+            if gone == key:
+                return self._showing(new_key(), mine, request, asking)
         unchanged = (gr.skip(),) * len(self.chat.shown)
         return *self._listed(key, mine, request), gr.skip(), gr.skip(), *unchanged
 
-    def _kept(self, key: str) -> tuple[Conversation, Asked | None]:
+    def _kept(self, key: str, request: gr.Request) -> tuple[Conversation, Asked | None]:
         try:
             return self._chatbot.history.load(key) or Conversation(), self._chatbot.history.asked(key)
         except MarginaliaError as error:
-            gr.Warning(render.escape(str(error)))
+            warn(str(error), self.chat.words(request))
             return Conversation(), None
 
-    def _keep(self, key: str, conversation: Conversation, known: Conversation) -> Conversation | None:
+    def _keep(
+        self, key: str, conversation: Conversation, known: Conversation, request: gr.Request
+    ) -> Conversation | None:
         """What is stored then; None where it cannot be: it stays on the page, and the next turn tries again."""
         try:
             return self._chatbot.history.save(key, conversation, known)
         except MarginaliaError as error:
-            gr.Warning(render.escape(str(error)))
+            warn(str(error), self.chat.words(request))
             return None
 
     def _showing(self, key: str, mine: str, request: gr.Request, leaving: Asking | None = None) -> tuple[Any, ...]:
         words, coming = self.chat.words(request), self.chat.coming(key)
-        conversation, asked = self._kept(key)
+        conversation, asked = self._kept(key, request)
         asides = () if coming is not None or asked is None else (_unanswered(asked, conversation, words),)
         shown = self.chat.show(conversation, words, asides, leaving, coming)
         mine = _with(mine, key) if coming or asked or conversation.turns else mine

@@ -32,6 +32,7 @@ from ui.replies import Replies
 from ui.run import Broken, Replied, View
 from ui.searched import readable
 from ui.thread import Aside, Asking, coming_value, messages, noted, passage_at, running, without_last
+from ui.toast import inform
 
 if TYPE_CHECKING:
     from chatbot import Chatbot
@@ -398,7 +399,7 @@ class RagChat(gr.Blocks):
         """Where another tab went on with the conversation, both tabs' turns are shown."""
         conversation = replied.stored or replied.conversation
         if conversation != replied.conversation:
-            gr.Info(words["conversation.elsewhere"])
+            inform(words["conversation.elsewhere"])
         drawn = self._draw(conversation, words, asides)
         return *drawn, conversation if replied.stored else gr.skip()
 
@@ -491,7 +492,7 @@ class RagChat(gr.Blocks):
         if not isinstance(number, int) or not 0 <= number < len(conversation.turns) or rating not in ("up", "down"):
             return _unchanged(self._judged)
         if running(asking):  # the turn in progress continues the conversation as it was
-            gr.Info(words["judge.later"])
+            inform(words["judge.later"])
             return _unchanged(self._judged)
         before = conversation.turns[number]
         if rating != before.rating:
@@ -514,10 +515,10 @@ class RagChat(gr.Blocks):
         """What the reply should have said; nothing, where the field was left empty."""
         words = self.words(request)
         if running(asking):
-            gr.Info(words["judge.later"])
+            inform(words["judge.later"])
             return _unchanged(self._judged)
         if turn not in conversation.turns:  # taken back, or asked again
-            gr.Info(words["judge.gone"])
+            inform(words["judge.gone"])
         else:
             conversation = conversation.judged(conversation.turns.index(turn), "down", correction or "")
         return conversation, messages(conversation, asides, words), None, _correction()

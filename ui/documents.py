@@ -14,7 +14,8 @@ from chatbot import DEFAULT_COLLECTION, MarginaliaError
 from ui import render
 from ui.assets import keeping, listing
 from ui.guard import handed_in
-from ui.i18n import Texts, said
+from ui.i18n import Texts
+from ui.toast import inform, warn
 
 if TYPE_CHECKING:
     from chatbot import Chatbot
@@ -183,7 +184,7 @@ class Documents:
         try:
             self._ingestion.submit_address(address.strip(), owner=visitor or "", replace=replacing, collection=into)
         except MarginaliaError as error:
-            gr.Warning(render.escape(said(str(error), self._say(request))))
+            warn(str(error), self._say(request))
             return gr.skip(), *self._watch(visitor, seen, request)
         return "", *self._watch(visitor, seen, request)
 
@@ -249,9 +250,9 @@ class Documents:
         try:
             entry = self._knowledge.delete(str(chosen.key))
         except MarginaliaError as error:
-            gr.Warning(render.escape(said(str(error), self._say(request))))
+            warn(str(error), self._say(request))
         else:
-            gr.Info(render.escape(self._say(request)["documents.deleted"].format(name=entry.name)))
+            inform(self._say(request)["documents.deleted"].format(name=entry.name))
         return self._watch(visitor, seen, request)
 
     def _delete_collection(
@@ -261,9 +262,9 @@ class Documents:
         try:
             count = len(self._knowledge.delete_collection(name))
         except MarginaliaError as error:
-            gr.Warning(render.escape(said(str(error), self._say(request))))
+            warn(str(error), self._say(request))
         else:
-            gr.Info(render.escape(self._say(request)["collections.deleted"].format(name=name, count=count)))
+            inform(self._say(request)["collections.deleted"].format(name=name, count=count))
         return self._watch(visitor, seen, request)
 
     def _rename(self, visitor: str, seen: Seen, chosen: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
@@ -272,7 +273,7 @@ class Documents:
             try:
                 self._knowledge.rename_collection(name, new)
             except MarginaliaError as error:
-                gr.Warning(render.escape(said(str(error), self._say(request))))
+                warn(str(error), self._say(request))
             else:
                 seen = replace(seen, shown=new, collections=None)
         return self._watch(visitor, seen, request)

@@ -18,7 +18,7 @@ from playwright.sync_api import Page, expect
 from starlette.responses import HTMLResponse, PlainTextResponse
 
 from chatbot import Asked, Chatbot, Conversation, MarginaliaError, open_chatbot
-from chatbot.errors import DiskFull
+from chatbot.errors import HomeDamaged, full
 from chatbot.history import History
 from chatbot.knowledge import Rebuilding
 from tests.ui.conftest import serving_site
@@ -262,13 +262,18 @@ class Full(History):
 
     def ask(self, key: str, asked: Asked) -> None:
         if self.full:
-            raise DiskFull("the disk that holds <b>'here'</b> is full: make room there")
+            raise full("<b>here</b>")
         super().ask(key, asked)
 
     def save(self, key: str, conversation: Conversation, *more: Any, **named: Any) -> Conversation:
         if self.full:
-            raise DiskFull("the disk that holds <b>'here'</b> is full: make room there")
+            raise full("<b>here</b>")
         return super().save(key, conversation, *more, **named)
+
+    def delete(self, key: str) -> None:
+        if self.full:
+            raise full("<b>here</b>")
+        super().delete(key)
 
 
 def test_a_turn_that_found_no_room_stays_on_the_page_and_is_kept_with_the_next(serve, visit, tmp_path):
@@ -276,13 +281,40 @@ def test_a_turn_that_found_no_room_stays_on_the_page_and_is_kept_with_the_next(s
     page = visit(serve(build_app(StandIn(history=history))))
     ask(page, "Is there anything?")
     answers(page, 1)
-    expect(page.locator(".toast-body")).to_contain_text("<b>'here'</b> is full: make room there")
+    expect(page.locator(".toast-body")).to_contain_text("'<b>here</b>' is full: make room there")
     history.full = False
     ask(page, "Which office?")
     answers(page, 2)
     expect(page.locator(".mg-conversations li")).to_have_count(1)
     ((key, *_),) = history.list()
     assert [turn.utterance for turn in history.load(key).turns] == ["Is there anything?", "Which office?"]
+
+
+class Unreadable(History):
+    def load(self, key: str) -> Conversation | None:
+        raise HomeDamaged(f"the conversations {key!r} cannot be used: disk I/O error")
+
+
+def test_what_becomes_of_a_conversation_is_told_in_the_language_of_the_page(serve, visit, tmp_path):
+    history = Full(tmp_path / "conversations")
+    address = serve(build_app(StandIn(history=history)))
+    page = visit(address, locale="zh-CN")
+    ask(page, "Is there anything?")
+    answers(page, 1)
+    expect(page.locator(".toast-body")).to_contain_text("'<b>here</b>' 所在的磁盘已满：请腾出空间")
+    page.reload()
+    history.full = False
+    ask(page, "Which office?")
+    answers(page, 1)
+    page.locator(".mg-sidebar .toggle-button").click()
+    history.full = True
+    for _ in range(2):
+        page.locator(".mg-conversations .mg-delete").click()
+    expect(page.locator(".toast-body")).to_contain_text("所在的磁盘已满：请腾出空间")
+    expect(page.locator(".mg-conversations li")).to_have_count(1)
+    answers(page, 1)
+    broken = visit(serve(build_app(StandIn(history=Unreadable(tmp_path / "others")))), locale="zh-CN")
+    expect(broken.locator(".toast-body")).to_contain_text("无法使用")
 
 
 def test_an_earlier_conversation_is_opened_and_deleted(serve, visit, chatbot, tmp_path):
