@@ -82,28 +82,26 @@ class Reader:
         self, chosen: Settings, known: Mapping[str, Entry], collection: str = DEFAULT, key: str = "",
         embedder: str | None = None,
     ) -> None:  # fmt: skip
-        self._chosen, self._known, self._collection, self._key = chosen, known, collection, key
-        self._told = embedder
-        self._embedder = assemble.embedder(chosen)
+        self._collection = collection
+        kept: Any = Kept(known, key, embedder)
+        self._kept: Kept = kept
+        self._knowledge = KnowledgeBase(
+            kept,
+            kept,
+            assemble.embedder(chosen),
+            chosen.home / "files",
+            max_file_bytes=chosen.max_file_mb * 1_000_000,
+            passage_tokens=chosen.passage_tokens,
+            passage_overlap=chosen.passage_overlap,
+        )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
         """{"path", "name"} -> {"made"}: a pickled Made, or the Outcome where there is nothing to write."""
-        kept: Any = Kept(self._known, self._key, self._told)
-        folder = self._chosen.home / "files"
-        knowledge = KnowledgeBase(
-            kept,
-            kept,
-            self._embedder,
-            folder,
-            max_file_bytes=self._chosen.max_file_mb * 1_000_000,
-            passage_tokens=self._chosen.passage_tokens,
-            passage_overlap=self._chosen.passage_overlap,
-        )
         try:
-            outcome = knowledge.add(row["path"], name=row["name"], collection=self._collection)
+            outcome = self._knowledge.add(row["path"], name=row["name"], collection=self._collection)
         except InputError as error:
             outcome = Outcome(row["name"], "failed", str(error))
-        return {"made": pickle.dumps(kept.made if outcome.status == "added" else outcome)}
+        return {"made": pickle.dumps(self._kept.made if outcome.status == "added" else outcome)}
 
 
 class Writer:

@@ -255,7 +255,7 @@ class Ingestion:
             self._leaving |= set(self._files)
             self._changed.notify_all()
         deadline = time.monotonic() + _CLOSING_S
-        for thread in self._threads:  # one that waits for a parser touches nothing afterwards
+        for thread in self._threads:  # one that waits for an embedder touches nothing afterwards
             thread.join(max(0.0, deadline - time.monotonic()))
         with self._changed:
             self._store.close()
@@ -465,7 +465,9 @@ class Ingestion:
         """The files in a zip take its place in the batch; where anything is raised, none of them is there."""
         with TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as folder, ExitStack() as undoing:
             taken = []
-            for member in unpack(self._folder / file.id / "file", file.name, Path(folder)):
+            for member in unpack(
+                self._folder / file.id / "file", file.name, Path(folder), check=lambda: self._check(file.id)
+            ):
                 taken.append(self._member(file, member))
                 undoing.callback(shutil.rmtree, self._folder / taken[-1].id, ignore_errors=True)
             with self._changed:

@@ -28,7 +28,6 @@ from chatbot.catalogue import Catalogue, Collection, Entry
 from chatbot.embedders.base import Embedder, Vectors
 from chatbot.errors import InputError, NameTaken, PackedFiles, UnreadableDocument, room
 from chatbot.index.base import Space, VectorStore
-from chatbot.language import detect
 from chatbot.parse import Member, unpack
 from chatbot.passage import Document, Page, Passage
 from chatbot.progress import Progress, silent
@@ -37,7 +36,6 @@ from chatbot.stores import ARRIVING, Counting, Stores, sha256_of
 from chatbot.upkeep import Rebuilding, Upkeep
 
 _SUFFIX = re.compile(r"[.][A-Za-z0-9]{1,10}")  # kept in the name of a file's copy
-_SAMPLE = 5_000  # characters that tell a document's language
 
 log = logging.getLogger(__name__)
 
@@ -136,16 +134,15 @@ class KnowledgeBase:
                 embedding(done, of)
                 progress(0.2 + 0.75 * done / of, f"embedding {of} passages of {asked.name}")
 
-            progress(0.0, f"reading {asked.name}")
-            document = self._stores.read(copy, asked.name)
+            def check() -> None:
+                progress(0.0, f"reading {asked.name}")
+
+            check()
+            document = self._stores.read(copy, asked.name, check)
             while True:
                 space = self._stores.space
                 document = Document(chosen.name, document.kind, document.pages, document.notice)
-                passages = self._stores.split(document, chosen.document_id)
-                if not passages:
-                    raise UnreadableDocument(
-                        f"{document.name!r} holds no text: give a file with something to read in it"
-                    )
+                passages, language = self._stores.split(document, chosen.document_id, check)
                 vectors = list(self._stores.embed(space, passages, report))
                 with self._stores.writing():
                     before, chosen = chosen, self._choose(asked)
@@ -154,7 +151,18 @@ class KnowledgeBase:
                     if chosen.document_id != before.document_id or self._stores.space.store is not space.store:
                         continue  # the name, or the embedder, is another by now
                     progress(0.95, f"storing {chosen.name}")
-                    entry = _entry(document, chosen.document_id, copy.stat().st_size, len(passages), collection)
+                    entry = Entry(
+                        id=chosen.document_id,
+                        name=document.name,
+                        kind=document.kind,
+                        bytes=copy.stat().st_size,
+                        pages=None if any(page.number is None for page in document.pages) else len(document.pages),
+                        passages=len(passages),
+                        language=language,
+                        added=datetime.now(UTC).isoformat(timespec="seconds"),
+                        notice=document.notice,
+                        collection=collection,
+                    )
                     return self._commit(entry, document.pages, passages, vectors, folder, chosen.old)
 
     def add_all(
@@ -278,6 +286,7 @@ class KnowledgeBase:
         """Returns when what was deleted is overwritten. A `rebuild`, or an `add` that its progress ends, writes nothing
         afterwards."""
         self._upkeep.close()
+        self._stores.close()
         self._behind.shutdown()
 
     @contextmanager
@@ -379,24 +388,6 @@ def _numbered(name: str) -> Iterator[str]:
     while True:
         yield name.removesuffix(path.suffix) + f" ({number}){path.suffix}"
         number += 1
-
-
-def _entry(document: Document, document_id: str, size: int, passages: int, collection: str) -> Entry:
-    text = ""
-    for page in document.pages:
-        text += page.text[: _SAMPLE - len(text)]
-    return Entry(
-        id=document_id,
-        name=document.name,
-        kind=document.kind,
-        bytes=size,
-        pages=None if any(page.number is None for page in document.pages) else len(document.pages),
-        passages=passages,
-        language=detect(text),
-        added=datetime.now(UTC).isoformat(timespec="seconds"),
-        notice=document.notice,
-        collection=collection,
-    )
 
 
 def _each_in_zip(path: Path, name: str, add: Callable[..., Outcome]) -> Iterator[Outcome]:

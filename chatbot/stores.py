@@ -14,11 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from chatbot.catalogue import Catalogue
+from chatbot.confined import Check, unhindered
 from chatbot.embedders.base import Vectors
+from chatbot.errors import UnreadableDocument
 from chatbot.index.base import Space
 from chatbot.parse import read
 from chatbot.passage import Document, Passage, embedded
-from chatbot.split import SPLITTER, split
+from chatbot.split import SPLITTER
+from chatbot.splitter import Splitter
 
 BATCH = 32  # passages embedded at once: under a second on one core, so that progress shows
 ARRIVING = "arriving-"  # folders of files whose document is not there yet
@@ -50,6 +53,7 @@ class Stores:
         self._passage_overlap = passage_overlap
         self._max_file_bytes = max_file_bytes
         self._embedder_name = embedder_name
+        self._splitting = Splitter(lambda: chosen.embedder.tokenizer)
         self._threads = threading.Lock()
         self._across = across or nullcontext()
         if embedder_of(catalogue) is None:
@@ -78,13 +82,21 @@ class Stores:
         told = [self.chosen.embedder.fingerprint, self._embedder_name]
         self.catalogue.set_meta("embedder", json.dumps(told))
 
-    def read(self, file: Path, name: str) -> Document:
-        """Raises UnreadableDocument, and PackedFiles for a zip of files."""
-        return read(file, name, max_bytes=self._max_file_bytes)
+    def read(self, file: Path, name: str, check: Check = unhindered) -> Document:
+        """Raises UnreadableDocument, and PackedFiles for a zip of files. What `check` raises ends it at once."""
+        return read(file, name, max_bytes=self._max_file_bytes, check=check)
 
-    def split(self, document: Document, document_id: str) -> list[Passage]:
-        tokenizer = self.chosen.embedder.tokenizer
-        return split(document, document_id, max_tokens=self._max_tokens, tokenizer=tokenizer, overlap=self._overlap)
+    def split(self, document: Document, document_id: str, check: Check = unhindered) -> tuple[list[Passage], str]:
+        """Its passages and its language, ISO 639-1. Raises UnreadableDocument where it holds no text or cannot be
+        split. What `check` raises ends it at once."""
+        limits = {"max_tokens": self._max_tokens, "overlap": self._overlap}
+        passages, language = self._splitting.split(document, document_id, **limits, check=check)
+        if not passages:
+            raise UnreadableDocument(f"{document.name!r} holds no text: give a file with something to read in it")
+        return passages, language
+
+    def close(self) -> None:
+        self._splitting.close()
 
     def embed(
         self, space: Space, passages: Sequence[Passage], report: Counting = lambda done, of: None

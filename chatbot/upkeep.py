@@ -218,11 +218,10 @@ class Upkeep:
         """Replace the document's passages by those that it is split into now, at once; the same, nothing moves."""
         try:
             entry, (_, version) = self._catalogue.get(document_id), self._catalogue.cut(document_id)
-            document = self._document(entry)
-            check()  # reading takes up to a minute
-            passages, old = self._stores.split(document, document_id), self._catalogue.passages_of(document_id)
+            old = self._catalogue.passages_of(document_id)
         except UnknownDocument:  # deleted meanwhile
             return
+        document, passages = self._read_again(entry, check)
         if not passages or list(map(_cut, passages)) == list(map(_cut, old)):
             with self._stores.writing():
                 check()
@@ -246,18 +245,22 @@ class Upkeep:
             for each in self._stores.spaces():
                 each.store.delete_ids([passage.id for passage in old], key)
 
-    def _document(self, entry: Entry) -> Document:
-        """From the stored pages; what an earlier version did not store of them is read from the original, and where
-        that cannot be, the document has no pages."""
+    def _read_again(self, entry: Entry, check: Callable[[], None]) -> tuple[Document, list[Passage]]:
+        """No passages, nor pages, where it cannot be read or split: it stays as it is, and is not tried again."""
+        try:
+            document = self._document(entry, check)
+            return document, self._stores.split(document, entry.id, check)[0]
+        except (UnreadableDocument, ValueError) as error:
+            log.warning("%r stays split as it is: %s", entry.name, error)
+            return Document(entry.name, entry.kind, (), entry.notice), []
+
+    def _document(self, entry: Entry, check: Callable[[], None]) -> Document:
+        """From the stored pages; what an earlier version did not store of them is read from the original."""
         pages = tuple(self._catalogue.pages(entry.id))
         if pages and (entry.kind != _WITH_OUTLINE or self._catalogue.knows_headings(entry.id)):
             return Document(entry.name, entry.kind, pages, entry.notice)
-        try:
-            (original,) = (self._files / entry.id).glob("*")
-            document = self._stores.read(original, entry.name)
-        except (UnreadableDocument, ValueError) as error:
-            log.warning("%r stays split as it is: %s", entry.name, error)
-            return Document(entry.name, entry.kind, (), entry.notice)
+        (original,) = (self._files / entry.id).glob("*")
+        document = self._stores.read(original, entry.name, check)
         stored = {page.number: page for page in pages}  # what OCR read, which may be there no more
         fresh = (page if page.text.strip() else stored.get(page.number, page) for page in document.pages)
         return replace(document, pages=tuple(fresh))

@@ -26,6 +26,7 @@ PATHS = [  # of modules that a question, a file or an address comes through
             "history",
             "ingestion",
             "knowledge",
+            "splitter",
             "stores",
             "upkeep",
         )

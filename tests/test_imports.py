@@ -43,11 +43,12 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "indexes": ("index.chroma index.lexical", "values equations protocols stores indexes"),
     "parsers": (
-        "split parse parse.archive parse.book parse.code parse.formats parse.lines parse.mail parse.opendocument"
-        " parse.outlook parse.pdf parse.plain parse.rows parse.rtf parse.sheets parse.slides parse.structured"
-        " parse.web parse.word parse.worker parse.xml fetch parse.ocr parse.tables parse.unpack",
+        "confined split parse parse.archive parse.book parse.code parse.formats parse.lines parse.mail"
+        " parse.opendocument parse.outlook parse.pdf parse.plain parse.rows parse.rtf parse.sheets parse.slides"
+        " parse.structured parse.web parse.word parse.worker parse.xml fetch parse.ocr parse.tables parse.unpack",
         "values parsers",
     ),
+    "splitting": ("splitter", "values equations parsers"),  # tells the language, too
     "models": ("models", "values"),
     "training": (
         "train train.commands train.curve train.documents train.encoder train.examples train.generator train.loop"
@@ -57,7 +58,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "steps": (
         "rewrite retrieve generate sampling beam knowledge stores upkeep ingestion",
-        "values schema equations protocols stores parsers steps",
+        "values schema equations protocols stores parsers splitting steps",
     ),
     "dialogue": ("dialogue", "values equations protocols steps"),
     "assembly": (
@@ -122,7 +123,7 @@ OWNERS: dict[str, str] = {
     "starlette": "ui.front ui.site",
     "striprtf": "chatbot.parse.rtf",
     "tokenizers": "chatbot.bench.rag chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
-    " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split",
+    " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split chatbot.splitter",
     "torch": "chatbot.assemble chatbot.attribution chatbot.bench chatbot.bench.rag chatbot.bench.systems"
     " chatbot.embedders.compiled chatbot.embedders.dpr chatbot.embedders.sentence chatbot.generate"
     " chatbot.generators.causal"

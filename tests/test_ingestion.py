@@ -380,7 +380,7 @@ def test_zips_that_cannot_be_unpacked_fail_and_the_queue_goes_on(
                 raise PackedFiles(name)
             return super().add(file, name=name)
 
-    def failing(*_: object) -> None:
+    def failing(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("chatbot.ingestion.unpack", failing)

@@ -104,7 +104,7 @@ def write(folder: Path, name: str, text: str) -> Path:
     return file
 
 
-def plain(path: Path, name: str, *, max_bytes: int) -> Document:
+def plain(path: Path, name: str, **_: object) -> Document:
     """What `parse.read` gives for plain text, without its process, whose start would be most of a test's time."""
     return Document(name, "markdown" if name.endswith(".md") else "text", (Page(path.read_text("utf-8")),))
 

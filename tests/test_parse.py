@@ -556,6 +556,19 @@ def test_a_file_that_takes_too_long_is_given_up(refusal):
     assert time.monotonic() - started < 2
 
 
+def test_what_the_check_raises_ends_the_reading_at_once(tmp_path):
+    (tmp_path / "large.txt").write_bytes(b"x" * 50_000_000)
+    started = time.monotonic()
+
+    def check() -> None:
+        if time.monotonic() - started > 0.3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        read(tmp_path / "large.txt", "large.txt", max_bytes=10**8, check=check)
+    assert time.monotonic() - started < 2
+
+
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="the system has no limit on memory to set")
 def test_a_file_that_takes_too_much_memory_is_given_up(refusal):
     content = ("Many words. " * 1_500_000).encode()

@@ -6,24 +6,19 @@ expanded. To add a format, write a module with `read(path, name) -> Document` an
 `chatbot.parse.formats`.
 """
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from chatbot.confined import MAX_MEMORY, Broken, Check, Confined, Late, unhindered
 from chatbot.errors import DiskFull, PackedFiles, UnreadableDocument
 from chatbot.passage import Document, Heading, Page
 
 MEGABYTE = 1_000_000
 TIMEOUT_S = 60.0
-MAX_MEMORY = 2 * 1024**3  # bytes of address space
 MOST_SCANS = 100  # pages of a document that OCR reads, at 2 to 6 seconds each
 INSTALL_OCR = "pip install rapidocr-onnxruntime"
-_FOLDER_OF_PACKAGE = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +37,20 @@ def read(
     max_bytes: int,
     timeout_s: float = TIMEOUT_S,
     max_memory_bytes: int = MAX_MEMORY,
+    check: Check = unhindered,
 ) -> Document:
     """The text of the file at `path`, which the person knows as `name`. Can be called from any thread.
 
     The type is told by what the file holds; the name's suffix only tells Markdown, HTML and plain text apart.
     Pages of a PDF without text are read by OCR where that is installed, several within each `timeout_s`.
     Raises PackedFiles for a zip of files, and UnreadableDocument, in one line, for whatever else gives no text,
-    or takes too much time or memory.
+    or takes too much time or memory. What `check` raises ends the reading at once.
     """
     _check(path, name, max_bytes)
-    limits = {"timeout_s": timeout_s, "memory": max_memory_bytes}
-    document = _document(name, _asked(path, name, limits))
+    ask = _Asking(path, name, timeout_s, max_memory_bytes, check)
+    document = _document(name, ask({}))
     if document.kind == "pdf":
-        document = _with_scans(document, path, limits)
+        document = _with_scans(document, ask)
     if not any(page.text.strip() for page in document.pages):
         raise UnreadableDocument(f"{name!r} {_NO_TEXT.get(document.kind, _NO_TEXT['text'])}")
     return document
@@ -68,16 +64,21 @@ _NO_TEXT = {
 
 
 def unpack(
-    path: Path, name: str, folder: Path, *, timeout_s: float = TIMEOUT_S, max_memory_bytes: int = MAX_MEMORY
+    path: Path,
+    name: str,
+    folder: Path,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    max_memory_bytes: int = MAX_MEMORY,
+    check: Check = unhindered,
 ) -> list[Member]:
     """What the zip of files at `path` holds, unpacked into the empty `folder` under names of ours.
 
     A zip inside it is unpacked too, one inside that is not. Hidden files are left out, as in folders. Raises
     UnreadableDocument for a zip bomb or a damaged zip, DiskFull where there is no room; a single member that cannot be
-    had is named with its problem.
+    had is named with its problem. What `check` raises ends the unpacking at once.
     """
-    limits = {"timeout_s": timeout_s, "memory": max_memory_bytes}
-    answer = _asked(path, name, limits | {"folder": str(folder.resolve())})
+    answer = _Asking(path, name, timeout_s, max_memory_bytes, check)({"folder": str(folder.resolve())})
     return [Member(member, folder / file if file else None, problem) for member, file, problem in answer["members"]]
 
 
@@ -105,42 +106,38 @@ def _check(path: Path, name: str, max_bytes: int) -> None:
         )
 
 
-def _asked(path: Path, name: str, request: dict[str, Any]) -> dict[str, Any]:
-    """What the worker answers. Raises UnreadableDocument where that is an error, or nothing."""
-    request = {"path": str(path.resolve()), "name": name} | request
-    try:
-        # Not multiprocessing: its children run the parent's main module again.
-        finished = subprocess.run(
-            [sys.executable, "-P", "-m", "chatbot.parse.worker"],
-            input=json.dumps(request).encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=_environment(),
-            timeout=request["timeout_s"],
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # Windows would show a console
-        )
-    except subprocess.TimeoutExpired as error:
-        raise UnreadableDocument(
-            f"{name!r} could not be read within {request['timeout_s']:g} seconds: split it into smaller files"
-        ) from error
-    try:
-        answer: dict[str, Any] = json.loads(finished.stdout)
-    except ValueError as error:  # it died before it could answer: native code ran out of memory, or crashed
-        raise UnreadableDocument(
-            f"{name!r} broke its reader (exit {finished.returncode}), as a damaged or enormous file does: "
-            "open it in its own program and save a fresh copy"
-        ) from error
-    if answer.get("full"):
-        raise DiskFull(answer["error"])
-    if "error" in answer:
-        raise (PackedFiles if answer.get("packed") else UnreadableDocument)(answer["error"])
-    return answer
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """Asks the worker about one file, in a new process each time."""
 
+    path: Path
+    name: str
+    timeout_s: float
+    memory: int
+    check: Check
 
-def _environment() -> dict[str, str]:
-    """Ours, with this package importable: the parent may have found it through its own sys.path."""
-    paths = [str(_FOLDER_OF_PACKAGE), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    def __call__(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What the worker answers. Raises UnreadableDocument where that is an error, or nothing."""
+        request = {"path": str(self.path.resolve()), "name": self.name} | request
+        process = Confined("chatbot.parse.worker")
+        try:
+            answer = process.ask(request, timeout_s=self.timeout_s, memory=self.memory, check=self.check)
+        except Late as error:
+            raise UnreadableDocument(
+                f"{self.name!r} could not be read within {self.timeout_s:g} seconds: split it into smaller files"
+            ) from error
+        except Broken as error:
+            raise UnreadableDocument(
+                f"{self.name!r} broke its reader (exit {error.status}), as a damaged or enormous file does: "
+                "open it in its own program and save a fresh copy"
+            ) from error
+        finally:
+            process.end()
+        if answer.get("full"):
+            raise DiskFull(answer["error"])
+        if "error" in answer:
+            raise (PackedFiles if answer.get("packed") else UnreadableDocument)(answer["error"])
+        return answer
 
 
 def _document(name: str, answer: dict[str, Any]) -> Document:
@@ -151,7 +148,7 @@ def _document(name: str, answer: dict[str, Any]) -> Document:
     return Document(name, answer["kind"], pages, answer["notice"])
 
 
-def _with_scans(document: Document, path: Path, limits: dict[str, Any]) -> Document:
+def _with_scans(document: Document, ask: _Asking) -> Document:
     """With what OCR reads on pages that have no text, and a notice of those pages."""
     empty = [page.number for page in document.pages if page.number and not page.text.strip()]
     if not empty:
@@ -159,7 +156,7 @@ def _with_scans(document: Document, path: Path, limits: dict[str, Any]) -> Docum
     installed = has_ocr()
     if not installed and len(empty) == len(document.pages):
         raise UnreadableDocument(f"{document.name!r} holds no text, only images: to have them read, {INSTALL_OCR}")
-    texts = _recognised(path, document.name, empty[:MOST_SCANS], limits) if installed else {}
+    texts = _recognised(ask, empty[:MOST_SCANS]) if installed else {}
     pages = tuple(replace(page, text=texts.get(page.number or 0, page.text)) for page in document.pages)
     blank = len(empty) - sum(bool(text.strip()) for text in texts.values())
     notices = []
@@ -171,12 +168,12 @@ def _with_scans(document: Document, path: Path, limits: dict[str, Any]) -> Docum
     return replace(document, pages=pages, notice=", ".join(notices))
 
 
-def _recognised(path: Path, name: str, numbers: list[int], limits: dict[str, Any]) -> dict[int, str]:
+def _recognised(ask: _Asking, numbers: list[int]) -> dict[int, str]:
     """Text by the page's number, up to the first page that takes too long or breaks the reader."""
     texts: dict[int, str] = {}
     while left := numbers[len(texts) :]:
         try:
-            read = _asked(path, name, limits | {"scans": left})["texts"]
+            read = ask({"scans": left})["texts"]
         except UnreadableDocument:
             break
         texts |= zip(left, read, strict=False)

@@ -1,12 +1,8 @@
-"""The process in which one file is parsed: a request comes on stdin, an answer goes to stdout, both JSON.
+"""The process in which one file is parsed: `chatbot.parse` starts and asks it.
 
-Started by `chatbot.parse`, which keeps the clock. Importing this module imports no parser.
+Importing this module imports no parser.
 """
 
-import json
-import math
-import os
-import sys
 import tempfile
 import time
 from dataclasses import astuple
@@ -14,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from chatbot.confined import packed, serve
 from chatbot.errors import DiskFull, PackedFiles, UnreadableDocument, room
 from chatbot.parse.formats import MODULES, kind_of
 from chatbot.parse.lines import clean
@@ -40,22 +37,22 @@ def answer(request: dict[str, Any]) -> bytes:
     name, path = str(request["name"]), Path(str(request["path"]))
     try:
         if "scans" in request:
-            return _json({"texts": _recognised(path, name, request["scans"], request["timeout_s"])})
+            return packed({"texts": _recognised(path, name, request["scans"], request["timeout_s"])})
         if "folder" in request:
-            return _json({"members": _unpacked(path, name, Path(str(request["folder"])))})
+            return packed({"members": _unpacked(path, name, Path(str(request["folder"])))})
         with room(tempfile.gettempdir()):  # some readers lay what they unpack there
             document = parse(path, name)
         pages = [(page.number, clean(page.text), list(map(astuple, page.headings))) for page in document.pages]
-        return _json({"kind": document.kind, "pages": pages, "notice": document.notice})
+        return packed({"kind": document.kind, "pages": pages, "notice": document.notice})
     except UnreadableDocument as error:
-        return _json({"error": str(error), "packed": isinstance(error, PackedFiles)})
+        return packed({"error": str(error), "packed": isinstance(error, PackedFiles)})
     except DiskFull as error:
-        return _json({"error": str(error), "full": True})
+        return packed({"error": str(error), "full": True})
     except MemoryError:
-        return _json({"error": f"{name!r} needs too much memory to read: split it into smaller files"})
+        return packed({"error": f"{name!r} needs too much memory to read: split it into smaller files"})
     except Exception as error:
         reason = clean(" ".join(f"{type(error).__name__}: {error}".split())[:200])
-        return _json({"error": f"{name!r} is damaged, or too large: save a fresh or smaller copy ({reason})"})
+        return packed({"error": f"{name!r} is damaged, or too large: save a fresh or smaller copy ({reason})"})
 
 
 def _recognised(path: Path, name: str, numbers: list[int], timeout_s: float) -> list[str]:
@@ -76,33 +73,5 @@ def _unpacked(path: Path, name: str, folder: Path) -> list[tuple[str, str, str]]
     return [(clean(member.name), member.file, member.problem) for member in unpack(path, name, folder)]
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode("utf-8")
-
-
-def _limit(memory: int, seconds: float) -> None:
-    try:
-        import resource
-    except ImportError:  # Windows: the parent's clock alone holds us
-        return
-    # Processor time too, so that we end even if the parent is killed before its clock runs out.
-    for what, wanted in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, math.ceil(seconds) + 1)):
-        _, hard = resource.getrlimit(what)
-        ceiling = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        try:
-            resource.setrlimit(what, (ceiling, hard))
-        except (ValueError, OSError):  # macOS refuses RLIMIT_AS
-            continue
-
-
-def main() -> None:
-    request = json.load(sys.stdin)
-    out = os.dup(sys.stdout.fileno())  # a parser that prints must not spoil the answer
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    _limit(request["memory"], request["timeout_s"])
-    with os.fdopen(out, "wb") as stdout:
-        stdout.write(answer(request))
-
-
 if __name__ == "__main__":
-    main()
+    serve(answer)
