@@ -1,6 +1,7 @@
 """Files as people have them, built here; each is read in the process that reads them in the product."""
 
 import io
+import re
 import socket
 import subprocess
 import sys
@@ -12,13 +13,15 @@ from pathlib import Path
 import docx
 import pytest
 from docx.oxml.parser import parse_xml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from chatbot.errors import UnreadableDocument
 from chatbot.parse import has_ocr, read
 from chatbot.parse.formats import kind_of
 from chatbot.parse.lines import clean
-from chatbot.parse.pdf import unwrap
+from chatbot.parse.pdf import headings, unwrap
 from chatbot.passage import Document
 
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
@@ -197,6 +200,57 @@ def test_the_outline_of_a_pdf_gives_the_headings_of_its_passages(reading):
     ]
     assert pages[0].text[: pages[0].headings[0].start].strip() == "Contents of 1 Leave"
     assert [(h.title, h.start, h.end) for h in pages[1].headings] == [("Not on the page", 0, 0)]
+
+
+def test_ten_thousand_titles_that_begin_alike_take_no_longer_than_as_many_others(reading):
+    lines = 3_000
+    content = pdf_of(
+        "<< /Type /Catalog /Pages 2 0 R /Outlines 6 0 R >>",
+        "<< /Type /Pages /Count 1 /Kids [4 0 R] >>",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        f"{PAGE_OF_A_PDF} 5 0 R >>",
+        shown(*(f"Leave here {n}" for n in range(lines))),
+        "<< /Type /Outlines /First 7 0 R /Last 10006 0 R /Count 10000 >>",
+        *(f"<< /Title (Leave there {n}) /Parent 6 0 R /Dest [4 0 R /Fit] /Next {n + 8} 0 R >>" for n in range(10_000)),
+    )
+    started = time.monotonic()
+    (page,) = reading(content, "a.pdf").pages
+    assert page.text.count("Leave here") == lines and len(page.headings) == 10_000
+    assert time.monotonic() - started < 20  # 1 s; it was 60 and more, and refused
+
+
+SPACES, WORDS_OF_TITLES = (
+    st.sampled_from([" ", "  ", "\n", "\n\n", " \t", "", ":", "\n# ", "\n1. "]),
+    st.sampled_from(["Leave", "leave", "Lea", "a", "b", "1", "1.2", "II", "#", "-", "(x)", "ΟΔΟΣ", "年假", "a-b"]),
+)
+
+
+def stands(text: str, place: int, title: str) -> tuple[int, bool]:
+    """Where the title that stands there ends, and whether the line does too; 0 where it does not stand there."""
+    pattern = r"\s+".join(map(re.escape, title.split())) + r"(?:([^\w\n]*)(?=\n|\Z)|\b)"
+    found = re.compile(pattern, re.IGNORECASE).match(text, place)
+    return (found.end(), found[1] is not None) if found else (0, False)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(st.tuples(WORDS_OF_TITLES, SPACES).map("".join), max_size=12).map("".join),
+    st.lists(st.lists(WORDS_OF_TITLES, min_size=1, max_size=3).map(" ".join), max_size=5),
+)
+def test_titles_are_found_as_by_trying_each_at_each_line(text: str, titles: list[str]):
+    position, expected = 0, []
+    for title in titles:
+        ends = []
+        for line in re.finditer(r"^([^\w\n]*)(?=((?:[\dIVX][\dIVX.]*\s+)?))", text, re.MULTILINE | re.IGNORECASE):
+            if line.start() < position:
+                continue
+            places = [*[line.end(2)] * bool(line[2]), line.end(1), *reversed(range(*line.span(1)))]
+            ends += [(line.start(), *stands(text, place, title)) for place in places]
+        ends = [each for each in ends if each[1]]
+        start, end, _ = next((each for each in ends if each[2]), ends[0] if ends else (position, position, False))
+        expected.append((start, end))
+        position = end
+    assert [(each.start, each.end) for each in headings(text, [(1, title) for title in titles])] == expected
 
 
 def ruled(rows: list[list[str]], before: str, after: str) -> bytes:

@@ -8,6 +8,7 @@ import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import groupby, islice, pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -29,7 +30,7 @@ _LONGEST_CELL = 500
 Place = tuple[int, int, int]  # of a character: number of the table, its row, its column
 _OUTSIDE: Place = (-1, -1, -1)
 _BEFORE_TITLE = re.compile(r"^([^\w\n]*+)(?=([\dIVX][\dIVX.]*+\s++)?+)", re.M | re.I)  # marks, a number
-_WORD, _SPACE, _OTHER, _EDGE = map(re.compile, (r"\w+", r"\s+", r"[^\w\n]*+", r"\b"))
+_TOKEN, _OTHER, _EDGE = map(re.compile, (r"(\s{0,200}+)(\w++|[^\w\s])", r"[^\w\n]{0,200}+", r"\b"))
 _HYPHEN = re.compile("\ufffe\\s*")  # PDFium's mark for a hyphen that only the line's end called for
 
 
@@ -70,53 +71,63 @@ def _outline(pdf: pdfium.PdfDocument) -> defaultdict[int, list[tuple[int, str]]]
 
 def _page(pdf: pdfium.PdfDocument, index: int, titles: list[tuple[int, str]], finder: Finder) -> Page:
     text = clean(_text(pdf, index, finder))
-    return Page(text, index + 1, tuple(_headings(text, titles)))
+    return Page(text, index + 1, tuple(headings(text, titles)))
 
 
-def _headings(text: str, titles: list[tuple[int, str]]) -> Iterator[Heading]:
-    """Each title where a line is it, else begins with it, else where the one before ended."""
-    position, places = 0, _places_of_titles(text, {_first(title) for _, title in titles})
-    for level, title in titles:
-        there, found = places[_first(title)], (position, position)
-        for index in range(bisect_left(there, position, key=itemgetter(0)), len(there)):
-            start, place = there[index]
-            end, whole = _end(text, place, title)
-            if whole or (end and found[0] == found[1]):
-                found = (start, end)
-            if whole:
-                break
+def headings(text: str, titles: list[tuple[int, str]]) -> Iterator[Heading]:
+    """Each of (level, title) where a line is it, else begins with it, else where the one before ended.
+
+    Takes time in proportion to the text and the titles, not to their product.
+    """
+    position, tree = 0, _Words()
+    ends = [tree.with_title(title) for _, title in titles]
+    if titles:
+        _find(text, tree)
+    for (level, title), end in zip(titles, ends, strict=True):
+        found = (position, position)
+        for lines in (end.begun, end.whole):
+            if (index := bisect_left(lines, position, key=itemgetter(0))) < len(lines):
+                found = lines[index]
         yield Heading(level, title, *found)
         position = found[1]
 
 
-def _first(title: str) -> str:
-    """Its first word or mark."""
-    word = _WORD.match(title)
-    return word[0].lower() if word else title[0]
+@dataclass(slots=True)
+class _Words:
+    """The titles' tree: all are looked for in one walk, so that many that begin alike cost no more than one."""
+
+    following: "dict[str, _Words]" = field(default_factory=dict)
+    ends: bool = False  # a title
+    whole: list[tuple[int, int]] = field(default_factory=list)  # where lines are it: start of the line, its own end
+    begun: list[tuple[int, int]] = field(default_factory=list)  # where lines begin with it
+
+    def with_title(self, title: str) -> "_Words":
+        """Where it ends."""
+        end = self
+        for token in _TOKEN.finditer(title):
+            end = end.following.setdefault(_token(token), _Words())
+        end.ends = True
+        return end
 
 
-def _places_of_titles(text: str, firsts: set[str]) -> defaultdict[str, list[tuple[int, int]]]:
-    """Where titles may begin, by their first word or mark: (start of the line, place on it after marks and number)."""
-    places: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
-    for line in _BEFORE_TITLE.finditer(text) if firsts else ():
+def _token(token: re.Match[str]) -> str:
+    """A word or mark, and whether there is a space before it."""
+    return f"{token[1] and ' '}{token[2].lower()}"
+
+
+def _find(text: str, tree: _Words) -> None:
+    """Where lines are titles, after marks and a number, or begin with them."""
+    for line in _BEFORE_TITLE.finditer(text):
         for place in (*[line.end(2)] * bool(line[2]), line.end(1), *reversed(range(*line.span(1)))):
-            if place < len(text) and (first := _first(text[place : place + _LONGEST_TITLE])) in firsts:
-                places[first].append((line.start(), place))
-    return places
-
-
-def _end(text: str, place: int, title: str) -> tuple[int, bool]:
-    """Where the title that stands there ends, and whether the line does too; 0 where it does not stand there."""
-    end = place
-    for word in title.split():
-        if text[place : place + len(word)].lower() != word.lower():
-            return 0, False
-        end = place + len(word)
-        place = spaces.end() if (spaces := _SPACE.match(text, end)) else len(text)
-    rest = _OTHER.match(text, end)
-    if rest and text[rest.end() : rest.end() + 1] in ("", "\n"):
-        return rest.end(), True
-    return (end, False) if _EDGE.match(text, end) else (0, False)
+            words = tree
+            while (token := _TOKEN.match(text, place)) and (found := words.following.get(_token(token))):
+                words, place = found, token.end()
+                if words.ends:
+                    rest = _OTHER.match(text, place)
+                    if rest and text[rest.end() : rest.end() + 1] in ("", "\n"):
+                        words.whole.append((line.start(), rest.end()))
+                    elif _EDGE.match(text, place):
+                        words.begun.append((line.start(), place))
 
 
 def _text(pdf: pdfium.PdfDocument, index: int, finder: Finder) -> str:
