@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from chatbot.parse.lines import goes_on
 from chatbot.passage import Document, Heading, Passage
 
-SPLITTER = "1"  # changes whenever the same text might be split otherwise by the same settings
+SPLITTER = "2"  # changes whenever the same text might be split otherwise by the same settings
 WITH_HEADINGS = (  # kinds whose text marks headings as Markdown does
     *("markdown", "html", "docx", "pptx", "xlsx", "odt", "ods", "odp", "epub", "eml", "msg"),
 )
@@ -26,6 +26,7 @@ BETWEEN_HEADINGS = " › "
 _CHARACTERS_PER_TOKEN = 16  # English has 4 to 5; to WordPiece a word of 200,000 letters is one token
 _STRETCH = 20  # passages' lengths given to the splitter at once: its time grows faster than a line's length
 _SMALL = 4  # a passage below a fourth of the limit joins the next one of its section
+_LONGEST_HEADING = 500  # characters of its line: longer ones are paragraphs that happen to begin with a mark
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 _UNDERLINE = re.compile(r"\A {0,3}(=+|-+)[ \t]*$")
@@ -180,15 +181,21 @@ def _headings(text: str) -> Iterator[Heading]:
         level, title, first = 0, "", start
         if fence or mark:
             above = None
-        elif heading := _HEADING.match(line):
+        elif heading := _marked(line):
             level, title = len(heading[1]), line[heading.end() :].rstrip(" \t").rstrip("#").rstrip(" \t")
         elif (underline := _UNDERLINE.match(line)) and above:
             level, (first, title) = 1 if underline[1][0] == "=" else 2, above
         title = " ".join(_unmarked(title).split())
         if level and title:
             yield Heading(level, title, first, start + len(line))
-        above = (start, line) if blank and line.strip() and not level and not fence else None
+        opens = blank and line.strip() and len(line) <= _LONGEST_HEADING and not level and not fence
+        above = (start, line) if opens else None
         blank = not line.strip() or bool(level)
+
+
+def _marked(line: str) -> re.Match[str] | None:
+    """The mark of a heading."""
+    return _HEADING.match(line) if len(line) <= _LONGEST_HEADING else None
 
 
 def _unmarked(title: str) -> str:
@@ -275,7 +282,7 @@ def _blank(section: str) -> str:
     blanked, fenced, opening = [], False, True
     for line, following in pairwise([*lines, ""]):
         fenced ^= bool(_FENCE.match(line))
-        opening = opening and (not line.strip() or bool(_HEADING.match(line)))
+        opening = opening and (not line.strip() or bool(_marked(line)))
         soft = not fenced and (opening or goes_on(line, following))
         blanked.append(line + (" " if soft else "\n"))
     return "".join(blanked)[:-1]

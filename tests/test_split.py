@@ -132,6 +132,13 @@ def test_a_number_sign_is_no_heading_in_code_or_plain_text():
     assert {passage.heading for passage in passages("# Not\n\nwords", kind="text")} == {""}
 
 
+@pytest.mark.parametrize("long", ["# " + "word " * 100, "word " * 101 + "\n---"], ids=["marked", "underlined"])
+def test_a_line_of_more_than_500_characters_is_no_heading(long):
+    found = passages(f"# Real\n\n{long}\n\n{sentence('a', 25)}")
+    assert len(found) > 4 and {passage.heading for passage in found} == {"Real"}
+    assert passages(f"# {'word ' * 99}\n\n{sentence('a', 25)}")[0].heading == "word " * 98 + "word"
+
+
 def test_the_front_matter_is_no_heading():
     assert passages("---\ntitle: words\n---\n\nMore words.")[0].heading == ""
 
