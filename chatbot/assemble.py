@@ -61,7 +61,7 @@ from chatbot.index.lexical import Lexical, TfIdf
 from chatbot.ingestion import Ingestion, check_queue
 from chatbot.knowledge import KnowledgeBase
 from chatbot.knowledge import Outcome as Added
-from chatbot.loading import IMPORTING
+from chatbot.loading import IMPORTING, trim
 from chatbot.passage import Passage, embedded
 from chatbot.progress import Progress, silent
 from chatbot.retrieve import Finder, Given, Retriever, Shares, Shelf
@@ -150,8 +150,11 @@ class Chatbot:
         return self._turn(speaking.answer(conversation, utterance, searched=searched, scope=scope))
 
     def _turn(self, events: Iterator[Event]) -> Iterator[Event]:
-        yield from events
-        self._hear()  # what was deleted elsewhere while it was read
+        try:
+            yield from events
+            self._hear()  # what was deleted elsewhere while it was read
+        finally:
+            trim()
 
     def _hear(self) -> None:
         """Forget too where another process deleted documents."""
@@ -165,6 +168,7 @@ class Chatbot:
         for model in (self.embedder, self._generator):
             if (load := getattr(model, "warm", None)) is not None:
                 load()
+        trim()
 
     def dialogue(self, progress: Progress = silent) -> Dialogue:
         with self._making:

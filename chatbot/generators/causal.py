@@ -36,7 +36,7 @@ from chatbot.loading import NOT_LOADED, from_the_hub, has_openvino
 from chatbot.prompt import Prompt
 
 SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters mark where a part goes in the template
-MOST_READ = 8_192  # tokens in all prompts together: each takes 23 kB in SmolLM2-135M, some three times over
+MOST_READ = 6_144  # tokens in all prompts together: each takes 23 kB in SmolLM2-135M, some three times over
 MOST_JUDGED = 64  # tokens of a question: each costs logits of the whole vocabulary in every branch
 PLAIN_TEMPLATE = (  # for models without a chat template
     "{% for message in messages %}"
