@@ -120,7 +120,7 @@ OWNERS: dict[str, str] = {
     "semantic_text_splitter": "chatbot.split",
     "sentence_transformers": "chatbot.embedders.cross chatbot.embedders.sentence chatbot.train.encoder",
     "snowballstemmer": "chatbot.language",
-    "starlette": "ui.front ui.site",
+    "starlette": "ui.front ui.guard ui.site",
     "striprtf": "chatbot.parse.rtf",
     "tokenizers": "chatbot.bench.rag chatbot.embedders.dpr chatbot.embedders.hashing chatbot.embedders.sentence"
     " chatbot.generators.causal chatbot.generators.seq2seq chatbot.split chatbot.splitter",

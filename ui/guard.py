@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 from gradio.block_function import BlockFunction
 from gradio.utils import get_upload_folder
+from starlette.exceptions import HTTPException
 
 
 def guard(page: gr.Blocks, functions: Iterable[BlockFunction]) -> None:
@@ -34,13 +35,14 @@ def guard(page: gr.Blocks, functions: Iterable[BlockFunction]) -> None:
 
 def _check(page: gr.Blocks, ours: frozenset[int]) -> None:
     page.has_launched = True
+    page.default_config.fns = _Functions(page.default_config.fns)
     preprocess, call = page.preprocess_data, page.call_function
 
     async def checked(block_fn: BlockFunction, inputs: list[Any], *rest: Any, **more: Any) -> list[Any]:
         if id(block_fn) not in ours:
             return await preprocess(block_fn, inputs, *rest, **more)
-        if any(handed_in(path) is None for path in _paths(inputs)):
-            raise gr.Error("That file was not handed in on this page: upload it.", print_exception=False)
+        _make_whole(inputs)
+        _refuse_other_files(inputs)
         try:
             values = await preprocess(block_fn, inputs, *rest, **more)
         except gr.Error as error:
@@ -52,13 +54,24 @@ def _check(page: gr.Blocks, ours: frozenset[int]) -> None:
         return ["" if text and value is None else value for text, value in zip(texts, values, strict=True)]
 
     async def told(block_fn: BlockFunction, *rest: Any, **more: Any) -> dict[str, Any]:
-        given = [*rest, *more.values()]
-        for event in (each for each in given if isinstance(each, gr.EventData) and id(block_fn) in ours):
+        given = [each for each in (*rest, *more.values()) if isinstance(each, gr.EventData) and id(block_fn) in ours]
+        for event in given:
+            if isinstance(event._data, _Told):  # by the guard of another part of this page
+                continue
+            _make_whole(event._data)
+            _refuse_other_files(event._data)
             event._data = _Told(event._data if isinstance(event._data, dict) else {})
         return await call(block_fn, *rest, **more)
 
     page.preprocess_data = checked  # type: ignore[method-assign]
     page.call_function = told  # type: ignore[method-assign, assignment]
+
+
+class _Functions(dict[int, BlockFunction]):
+    """gradio's functions by their number, of which anybody may name any."""
+
+    def __missing__(self, number: int) -> BlockFunction:
+        raise HTTPException(404, f"The page has no function {number}")
 
 
 class _Told(dict[str, Any]):
@@ -80,6 +93,26 @@ def handed_in(path: object) -> Path | None:
         return file if file.is_file() and file.is_relative_to(Path(get_upload_folder()).resolve()) else None
     except (OSError, ValueError):  # an address, nothing at all, or a name that no file can have
         return None
+
+
+def _refuse_other_files(value: object) -> None:
+    if any(handed_in(path) is None for path in _paths(value)):
+        raise gr.Error("That file was not handed in on this page: upload it.", print_exception=False)
+
+
+def _make_whole(value: object) -> None:
+    """Puts a mark in place of each half of a character in the texts of a request's value: no text can be stored or
+    answered with one, and a browser may cut what was typed in the middle of a character."""
+    waiting = [value]
+    while waiting:
+        held = waiting.pop()
+        if not isinstance(held, (dict, list)):
+            continue
+        for place, each in held.items() if isinstance(held, dict) else enumerate(held):
+            if isinstance(each, str):
+                held[place] = each.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            else:
+                waiting.append(each)
 
 
 def _paths(value: object) -> Iterator[object]:

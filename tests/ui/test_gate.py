@@ -74,7 +74,9 @@ class Stranger:
 
     def predict(self, function: dict[str, Any], data: list[Any], session: str = "stranger", **more: Any) -> str:
         body = {"fn_index": function["id"], "data": data, "session_hash": session, **more}
-        return self.client.post("/gradio_api/run/predict", json=body).text
+        sent = json.dumps(body)  # httpx would write no half of a character
+        headers = {"Content-Type": "application/json"}
+        return self.client.post("/gradio_api/run/predict", content=sent, headers=headers).text
 
     def join(self, function: dict[str, Any], data: list[Any], session: str = "stranger", **more: Any) -> str:
         body = {"fn_index": function["id"], "data": data, "session_hash": session, **more}
@@ -159,12 +161,19 @@ def test_what_no_page_would_send_is_refused_in_one_line_and_does_no_harm(
 ):
     chatbot.knowledge.put("kept.md", "Dogs may come on Fridays.")
     odd: list[Any] = [None, 3, True, "x", [], {}, [[1]], {"key": {"path": 1}}, {"meta": 3, "path": 3}, {"meta": 3}]
+    odd += ["half \ud83d", ["\udc00", {"\ud800": "\ud800"}]]  # of a character, which a text cut in two may end in
     told: list[Any] = [None, [], "key", {}, {"key": None, "turn": "0", "value": []}, {"turn": 10**30, "rating": []}]
+    told += [{"key": file_value("/etc/hostname")}, file_value("/etc/hostname"), {"key": "\ud800", "value": "\ud800"}]
     for function in stranger.functions:
         width = len(function["inputs"])
         for n, value in enumerate(odd):
             stranger.predict(function, [value] * width, trigger_id=0, event_data=told[n % len(told)])
             stranger.predict(function, [value] * (width - 1) if n % 2 else [], event_data=told[(n + 1) % len(told)])
+    for number in (-1, 10**9):
+        for session in ("stranger", None):
+            body = {"fn_index": number, "data": [], "session_hash": session}
+            for route in ("run/predict", "queue/join"):
+                assert 400 <= stranger.client.post(f"/gradio_api/{route}", json=body).status_code < 500
     assert "Traceback" not in "".join(capfd.readouterr())
     assert [each.name for each in chatbot.knowledge.documents()] == ["kept.md"]
 
