@@ -47,7 +47,7 @@ def build_app(
     examples: Sequence[str] = (),
     concurrency_limit: int | None = 1,
     shared: bool = False,
-) -> gr.Blocks:
+) -> App:
     """`shared`: strangers use this page, so each browser lists only the conversations it began. Else as RagChat."""
     return App(chatbot, language, examples, concurrency_limit, shared)
 

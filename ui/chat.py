@@ -208,6 +208,10 @@ class RagChat(gr.Blocks):
         is no longer in progress is stored."""
         return self._replies.coming(key)
 
+    def close(self) -> None:
+        """To be called before the chatbot is closed: what is in progress is cut off, and its question kept."""
+        self._replies.close()
+
     def stop(self, asking: Asking) -> None:
         """Ends a turn in progress, on every page that watches it."""
         self._replies.stop(asking)
@@ -251,6 +255,7 @@ class RagChat(gr.Blocks):
         self._panel.search(self._begin_search, within, begins, **beginning)
         self._search.submit(self._begin_again, [*within, self._search], begins, **beginning)
         watching = beginning | {"js": None, "concurrency_limit": WATCHING, "trigger_mode": "multiple"}
+        watching["concurrency_id"] = f"marginalia-watch-{id(self)}"
         seen = [*self._drawn, self.known, self._live]
         streamed = self.begun.change(self._watch, states, seen, **watching)
         resumed = self._live.lost(self._resume, states, seen, **watching)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 IDLE_S = 60.0  # how long a thread is kept for the next reply: the engines keep something for each thread
@@ -26,6 +26,7 @@ class Line:
         self._width, self._most = width, most
         self._changed = threading.Condition()
         self._waiting: dict[str, deque[_Work]] = {}  # the kind whose turn it is comes first
+        self._running: set[Future[Any]] = set()
         self._threads = self._idle = 0
 
     def put(self, kind: str, work: Callable[[], Any]) -> Future[Any]:
@@ -54,6 +55,14 @@ class Line:
                     return futures.index(future)
         return 0
 
+    def close(self, seconds: float) -> None:
+        """What waits is not done any more; what is being done has so long to end."""
+        with self._changed:
+            waiting, running = [each for kind in self._waiting.values() for _, each in kind], set(self._running)
+        for each in waiting:
+            each.cancel()
+        wait(running, seconds)
+
     def _serve(self) -> None:
         while (taken := self._next()) is not None:
             work, future = taken
@@ -61,6 +70,8 @@ class Line:
                 future.set_result(work())
             except BaseException as error:
                 future.set_exception(error)
+            with self._changed:
+                self._running.discard(future)
             del taken, work, future  # what was done is not held while there is nothing to do
 
     def _next(self) -> _Work | None:
@@ -80,6 +91,7 @@ class Line:
             while waiting:
                 work, future = waiting.popleft()
                 if future.set_running_or_notify_cancel():
+                    self._running.add(future)
                     if waiting:
                         self._waiting[kind] = waiting  # behind the other kinds
                     return work, future

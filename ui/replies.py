@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REDRAW_SECONDS = 0.08  # between redraws while a reply streams: twelve a second read as fluid
+CLOSING_SECONDS = 5.0  # that a reply gets to notice that it is cut off: a step of the generator may be long
 BEAT_SECONDS = 5.0  # at least so often a page hears that its reply is still coming: see live.js
 
 
@@ -34,12 +35,12 @@ class Replies:
     def __init__(self, chatbot: Chatbot, line: Line, allowed: Scope, documents_tab: bool) -> None:
         self._chatbot, self._line = chatbot, line
         self._allowed, self._documents_tab = allowed, documents_tab
-        self._coming: dict[str, Asking] = {}  # by key
+        self._coming: dict[str, Asking] = {}  # by run, the latest last
 
     def begin(self, asking: Asking) -> None:
         """Keeps the question, and has it answered. It ends at once, without a reply, where too many wait."""
+        self._coming[asking.run.id] = asking
         if asking.key:
-            self._coming[asking.key] = asking
             try:
                 self._chatbot.history.ask(asking.key, Asked(asking.run.id, asking.utterance))
             except MarginaliaError:  # the page says so of the turn, unless there is room by then
@@ -51,7 +52,7 @@ class Replies:
 
     def coming(self, key: str) -> Asking | None:
         """What is being answered in the conversation of this key."""
-        return self._coming.get(key)
+        return next((each for each in reversed(list(self._coming.values())) if key and each.key == key), None)
 
     async def watch(self, asking: Asking) -> AsyncIterator[tuple[Progress, int] | Replied | Broken]:
         """What comes of it, with how many wait before it, when that changes and every few seconds; at last how it
@@ -88,6 +89,12 @@ class Replies:
         if stopped and asking.run.future:
             asking.run.future.cancel()
         return stopped
+
+    def close(self) -> None:
+        """Marks what is in progress as cut off, as it will be told of after the next start, and waits for its end."""
+        for asking in list(self._coming.values()):
+            self._break(asking, "cut_off")
+        self._line.close(CLOSING_SECONDS)
 
     def _reply(self, asking: Asking) -> None:
         try:
@@ -151,8 +158,7 @@ class Replies:
         return True
 
     def _forget(self, asking: Asking) -> None:
-        if self._coming.get(asking.key) is asking:
-            del self._coming[asking.key]
+        self._coming.pop(asking.run.id, None)
 
 
 def changed(before: tuple[Progress, int], now: tuple[Progress, int]) -> bool:

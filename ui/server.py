@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from chatbot import MarginaliaError
-from ui.app import build_app
+from ui.app import App, build_app
 from ui.front import is_loopback
 from ui.site import mounted
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AddressUnusable", "listen", "mounted", "serve"]
 
+_HEARING_S = 0.3  # that a page has to hear of it
 _FORGOTTEN_S = 3600.0  # what nobody took in so long was left behind when a process was killed
 
 
@@ -67,7 +69,20 @@ def serve(
     shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host
     print(f"Marginalia is at http://{shown}:{port}  (Ctrl-C stops it)", flush=True)
     with listener, contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once it has closed
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, page).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Cuts off what is in progress before it closes the connections, so that the pages hear of it."""
+
+    def __init__(self, config: uvicorn.Config, page: App) -> None:
+        super().__init__(config)
+        self._page = page
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.to_thread(self._page.chat.close)
+        await asyncio.sleep(_HEARING_S)
+        await super().shutdown(sockets)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -51,6 +52,8 @@ def mount(
     async def with_the_page(host: FastAPI) -> AsyncIterator[Any]:
         async with own(host) as state, site.router.lifespan_context(site):
             yield state
+        if isinstance(page, App):
+            await asyncio.to_thread(page.chat.close)
 
     app.router.lifespan_context = with_the_page
     app.mount(path, site)

@@ -269,8 +269,13 @@ def test_a_server_that_ends_in_mid_reply_leaves_the_question_and_a_mark(visit, s
     page = visit(served.address)
     begun(page, LEAVE)
     served.end(how)
+    if how == signal.SIGINT:  # said before the connection is closed
+        expect(page.locator(".mg-note")).to_contain_text("cut off", timeout=1000)
     page.wait_for_timeout(1000)
     served.begin()
+    if how == signal.SIGINT:
+        page.reload()
+        expect(page.locator(".mg-reply")).to_contain_text("According to")  # what there was of it
     expect(page.locator(".mg-note")).to_contain_text("cut off", timeout=60_000)
     expect(page.locator(".mg-utterance")).to_have_text([LEAVE])
     expect(page.locator(".mg-caret, .mg-waiting")).to_have_count(0)

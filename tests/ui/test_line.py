@@ -79,6 +79,18 @@ def test_what_is_cancelled_before_its_turn_is_not_done_and_gives_its_place_free(
     assert halted.begun == ["0", "2", "3"]
 
 
+def test_a_line_that_is_closed_does_nothing_more_that_waits_and_awaits_what_is_done(halted: Halted):
+    line = Line(1)
+    first, second = (line.put("page", halted(str(n))) for n in range(2))
+    halted.wait_for(1)
+    begun = time.monotonic()
+    line.close(0.2)
+    assert time.monotonic() - begun >= 0.2 and second.cancelled()
+    threading.Timer(0.2, halted.go_on.release).start()
+    line.close(10)
+    assert first.done() and halted.begun == ["0"]
+
+
 def test_work_that_fails_tells_who_asked_and_the_next_is_done():
     line = Line(1)
     with pytest.raises(ZeroDivisionError):
