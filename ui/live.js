@@ -53,6 +53,21 @@ const look = () => {
 };
 setInterval(look, 1000);
 window.addEventListener('marginalia-lost', () => { lost = true; });
+// What is typed and was not asked yet is there again after a reload, since a page that found no server is loaded anew.
+const typed = 'marginalia-typed-' + [...document.querySelectorAll('.mg-chat')].indexOf(root);
+const box = () => root.querySelector('.mg-textbox textarea');
+const fill = () => {
+  if (!box()) { setTimeout(fill, 50); return; }
+  let text = '';
+  try { text = sessionStorage.getItem(typed) || ''; sessionStorage.removeItem(typed); } catch { /* it keeps nothing */ }
+  if (!text || box().value) return;
+  box().value = text;
+  box().dispatchEvent(new Event('input', {bubbles: true}));
+};
+window.addEventListener('pagehide', () => {
+  try { sessionStorage.setItem(typed, box()?.value || ''); } catch { /* nor this */ }
+});
+fill();
 new MutationObserver(draw).observe(root, {subtree: true, childList: true});  // the messages were drawn anew
 watch('value', told);
 draw();

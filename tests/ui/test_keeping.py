@@ -301,6 +301,75 @@ def test_a_page_that_hears_nothing_more_of_its_reply_asks_how_it_goes_on(serve, 
     assert errors(page) == 0 and len(page.locator(".mg-utterance").all()) == 1
 
 
+# A connection over which nothing comes any more, and which nobody has closed.
+DEAF = """() => {
+  const real = window.fetch;
+  window.fetch = async (...given) => {
+    const answer = await real(...given);
+    if (!String(given[0]?.url || given[0]).includes('/queue/data')) return answer;
+    const stream = new TransformStream({transform(chunk, to) { if (!window.deaf) to.enqueue(chunk); }});
+    return new Response(answer.body.pipeThrough(stream), {status: answer.status, headers: answer.headers});
+  };
+}"""
+
+
+def test_a_page_whose_connection_is_dead_is_loaded_anew_and_has_the_reply(serve, visit, chatbot):
+    page = visit(serve(build_app(chatbot)))
+    page.evaluate(DEAF)
+    page.clock.install()
+    begun(page, LEAVE)
+    page.evaluate("window.deaf = true")
+    chatbot.go_on.set()
+    page.wait_for_timeout(1000)
+    expect(page.locator(".mg-caret")).to_be_visible()
+    page.clock.fast_forward(26_000)
+    page.wait_for_timeout(1000)
+    expect(page.locator(".mg-caret")).to_be_visible()
+    page.clock.fast_forward(26_000)
+    answers(page, 1)
+    assert errors(page) == 0
+
+
+def test_a_question_that_reaches_no_server_is_in_the_box_when_one_is_there_again(serve, visit, chatbot):
+    chatbot.go_on.set()
+    page = visit(serve(build_app(chatbot)))
+    ask(page, HOTELS)
+    answers(page, 1)
+    page.wait_for_timeout(500)
+    page.context.set_offline(True)
+    ask(page, LEAVE)
+    expect(page.locator(".toast-body")).to_contain_text("Connection")
+    page.wait_for_timeout(500)
+    with page.expect_event("load", timeout=20_000):
+        page.context.set_offline(False)
+    answers(page, 1)
+    expect(box(page)).to_have_value(LEAVE)
+    box(page).press("Enter")
+    answers(page, 2)
+    expect(box(page)).to_have_value("")
+    page.reload()
+    answers(page, 2)
+    expect(box(page)).to_have_value("")
+
+
+def test_where_gradio_takes_no_event_the_page_stays_and_the_question_is_in_the_box(serve, visit, chatbot):
+    chatbot.go_on.set()
+    app = build_app(chatbot)
+    page = visit(serve(app))
+    ask(page, HOTELS)
+    answers(page, 1)
+    before = whole(page)
+    app._queue.max_size = 0
+    ask(page, LEAVE)
+    expect(page.locator(".toast-body")).to_contain_text("busy")
+    expect(box(page)).to_have_value(LEAVE)
+    box(page).fill("")
+    assert whole(page) == before and before["errors"] == 0
+    app._queue.max_size = None
+    ask(page, LEAVE)
+    answers(page, 2)
+
+
 CHANGED = """() => {
   window.changed = new Set();
   new MutationObserver(changes => changes.forEach(({target}) => {
