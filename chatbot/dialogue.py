@@ -96,7 +96,8 @@ class Dialogue:
         return Query(utterance, self._check(searched), detect(utterance, conversation.language), edited=True)
 
     def _check(self, utterance: str) -> str:
-        utterance = utterance.strip()
+        # half of a character, as of a text that was cut in the middle of one, becomes a mark: it cannot be read
+        utterance = utterance.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
         if not utterance:
             raise UnusableUtterance("the question is empty: type one")
         if len(utterance) > self._max_utterance:

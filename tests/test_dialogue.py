@@ -342,6 +342,14 @@ def test_a_reply_that_leaves_out_a_word_of_one_to_another_question_is_withheld(
     assert all(prompt.conversation == () for prompt in heard)
 
 
+def test_half_a_character_in_a_question_is_a_mark(open_scripted: Open, documents: list[Path]) -> None:
+    chatbot = open_scripted(k=1)
+    list(chatbot.knowledge.add_all(documents))
+    (turn,) = say(chatbot, "What does the canteen serve? \udcff")
+    assert turn.utterance == "What does the canteen serve? \ufffd"
+    assert "soup" in turn.reply.text
+
+
 def test_who_asks_the_same_again_is_told_the_same_again(open_scripted: Open, documents: list[Path]) -> None:
     chatbot = open_scripted(k=1)
     list(chatbot.knowledge.add_all(documents))
