@@ -13,6 +13,7 @@ from chatbot.errors import NameTaken
 from chatbot.knowledge import Outcome, Rebuilding
 from tests.ui.standin import Knowledge, StandIn, stocked
 from ui import RagChat, build_app
+from ui.i18n import texts
 
 LEAVE = "How many days of leave are there, and which trips go by train?"
 
@@ -36,7 +37,7 @@ class Shelf(Knowledge):
 
 
 def host(chatbot: StandIn) -> gr.Blocks:
-    """The chat in another's page, which has gradio's own theme."""
+    """The chat in another's page."""
     with gr.Blocks(analytics_enabled=False, title="A host") as page:
         gr.Markdown("# A host")
         RagChat(chatbot, language="en", examples=[LEAVE])  # type: ignore[arg-type]
@@ -57,6 +58,12 @@ def button(page: Page, name: str) -> None:
     page.get_by_role("button", name=name, exact=True).last.click()
 
 
+def word(page: Page, name: str) -> str:
+    """The page's own, in the language that it is in."""
+    header = page.locator(".mg-header")
+    return texts(header.get_attribute("lang") or "en" if header.count() else "en")[name]
+
+
 def chat(page: Page, chatbot: StandIn) -> Iterator[str]:
     """The chat, in our page or a host's."""
     feet = page.locator(".mg-foot")
@@ -72,11 +79,11 @@ def chat(page: Page, chatbot: StandIn) -> Iterator[str]:
     page.locator(".mg-more").first.click()
     page.locator(".mg-cite").first.focus()
     yield "cited"
-    button(page, "Bad reply")
-    expect(page.get_by_label("What should it have said?")).to_be_visible()
+    button(page, word(page, "judge.down"))
+    expect(page.get_by_label(word(page, "correction"))).to_be_visible()
     yield "correcting"
-    page.get_by_label("What should it have said?").fill("28 days")
-    button(page, "Save")
+    page.get_by_label(word(page, "correction")).fill("28 days")
+    button(page, word(page, "correction.save"))
     expect(page.locator(".mg-note")).to_be_visible()
     page.locator(".mg-in-place").first.click()
     expect(page.locator("dialog[open]")).to_be_visible()
@@ -91,8 +98,8 @@ def chat(page: Page, chatbot: StandIn) -> Iterator[str]:
     yield "abstained"
     ask(page, "Can it be carried over?")
     expect(feet).to_have_count(3)
-    button(page, "Edit the search")
-    expect(page.get_by_label("What should be searched?")).to_be_visible()
+    button(page, word(page, "search.edit"))
+    expect(page.get_by_label(word(page, "search.label"))).to_be_visible()
     yield "searching"
 
 
@@ -100,7 +107,7 @@ def around(page: Page, chatbot: StandIn) -> Iterator[str]:
     """What our page has besides."""
     page.locator(".mg-scope > button").click()
     expect(page.locator(".mg-days").first).to_be_visible()
-    page.get_by_label("Documents", exact=True).last.click()
+    page.get_by_label(word(page, "scope.documents"), exact=True).last.click()
     expect(page.locator("[role=listbox]")).to_be_visible()
     yield "scope"
     page.keyboard.press("Escape")
@@ -118,7 +125,7 @@ def around(page: Page, chatbot: StandIn) -> Iterator[str]:
 def documents(page: Page, chatbot: StandIn) -> Iterator[str]:
     """The Documents tab of a knowledge base that is empty at first and holds a `Shelf`."""
     tab(page, 1)
-    expect(page.get_by_text("No documents yet")).to_be_visible()
+    expect(page.get_by_text(word(page, "documents.empty"))).to_be_visible()
     yield "no documents"
     files = page.locator(".mg-files input[type=file]")
     text = {"mimeType": "text/markdown", "buffer": b"Dogs may come to the office on Fridays."}
@@ -136,8 +143,8 @@ def documents(page: Page, chatbot: StandIn) -> Iterator[str]:
     expect(page.locator(".mg-rename")).to_be_visible()
     page.locator(".mg-delete").last.click()
     yield "arriving"
-    page.get_by_label("Add a web address").fill("not an address")
-    page.get_by_label("Add a web address").press("Enter")
+    page.get_by_label(word(page, "address")).fill("not an address")
+    page.get_by_label(word(page, "address")).press("Enter")
     expect(page.locator(".toast-body")).to_have_css("opacity", "1")
     yield "warned"
     chatbot.knowledge.go_on.set()  # type: ignore[attr-defined]

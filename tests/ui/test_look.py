@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 
+import gradio as gr
 import pytest
+from fastapi import FastAPI
 from playwright.sync_api import Page, expect
 
-from tests.ui.screens import LEAVE, PAGES, ask, button, host, tab
+from tests.ui.conftest import serving, serving_site
+from tests.ui.screens import LEAVE, PAGES, Screens, ask, button, host, tab
 from tests.ui.standin import StandIn, stocked
 from ui import build_app
 
@@ -91,12 +95,34 @@ def themes(page: Page) -> Iterator[bool]:
     page.evaluate("document.body.classList.remove('dark')")
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_axe_finds_nothing_on_any_screen_and_everything_fits_a_phone(serve, look, name):
+@contextmanager
+def with_gradios_theme(page: gr.Blocks) -> Iterator[str]:
+    """The page's address where its host serves it without any of ours. gradio's footer is not ours to mend."""
+    with serving_site(gr.mount_gradio_app(FastAPI(), page, "/", footer_links=[])) as address:
+        yield address
+
+
+@pytest.mark.parametrize(
+    ("name", "serving", "locale"),
+    [
+        *((name, serving, "en-US") for name in PAGES),
+        ("ours", serving, "zh-CN"),
+        ("documents", serving, "zh-CN"),
+        ("host", with_gradios_theme, "en-US"),
+    ],
+)
+def test_axe_finds_nothing_on_any_screen_and_everything_fits_a_phone(look, name, serving, locale):
     stand_in, build, walks = PAGES[name]
     chatbot = stand_in()
-    page = look(serve(build(chatbot)))
-    found: dict[str, str] = {}  # by what is wrong, the first screen where it is
+    with serving(build(chatbot)) as address:
+        page = look(address, locale=locale)
+        found = findings(page, chatbot, walks)
+    assert not found, "\n".join(f"{where}: {finding}" for finding, where in found.items())
+
+
+def findings(page: Page, chatbot: StandIn, walks: Sequence[Screens]) -> dict[str, str]:
+    """By what is wrong, the first screen where it is."""
+    found: dict[str, str] = {}
     for walk in walks:
         for screen in walk(page, chatbot):
             for size in (DESKTOP, PHONE):
@@ -114,7 +140,7 @@ def test_axe_finds_nothing_on_any_screen_and_everything_fits_a_phone(serve, look
                 if page.evaluate("document.documentElement.scrollWidth") > size["width"]:
                     found.setdefault("the page scrolls sideways", where)
             page.set_viewport_size(DESKTOP)
-    assert not found, "\n".join(f"{where}: {finding}" for finding, where in found.items())
+    return found
 
 
 def test_the_welcome_begins_where_it_is_seen_on_a_phone(serve, visit):
@@ -140,6 +166,19 @@ HEARD = """() => {
     }
   }).observe(document.body, {subtree: true, childList: true, characterData: true});
 }"""
+
+
+@pytest.mark.parametrize(("locale", "send", "stop"), [("en-US", "Send", "Stop"), ("zh-CN", "发送", "停止")])
+def test_what_sends_a_question_and_what_stops_its_reply_are_named(serve, visit, locale, send, stop):
+    chatbot = stocked(delay=0.5)
+    page = visit(serve(build_app(chatbot)), locale=locale)
+    expect(page.locator(".mg-textbox button")).to_have_accessible_name(send)
+    ask(page, LEAVE)
+    expect(page.locator(".mg-caret")).to_be_visible()
+    expect(page.locator(".mg-textbox button")).to_have_accessible_name(stop)
+    page.get_by_role("button", name=stop, exact=True).press("Enter")
+    expect(page.locator(".mg-broken-off, .mg-stopped, .mg-note").first).to_be_visible()
+    expect(page.locator(".mg-textbox button")).to_have_accessible_name(send)
 
 
 def test_a_reply_is_heard_once_when_it_is_there_and_nothing_else_is(serve, visit):
