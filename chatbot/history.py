@@ -39,6 +39,9 @@ _ASKED = """CREATE TABLE asked (
 ) WITHOUT ROWID"""
 
 
+UNANSWERED = 1000  # questions without a reply: a script asks more than are ever answered, and would fill the disk
+
+
 class History:
     """The conversations beside `folder`, in one SQLite file. `list` is newest first; any thread or process may call.
 
@@ -77,7 +80,8 @@ class History:
         return Conversation(tuple(_turn(json.loads(row)) for row in rows)) if rows else None
 
     def ask(self, key: str, asked: Asked) -> None:
-        """Keeps a question that has no reply yet, in place of an earlier one. Raises UnreadableData as `save` does."""
+        """Keeps a question that has no reply yet, in place of an earlier one of its conversation; of all that have none
+        the latest `UNANSWERED`. Raises UnreadableData as `save` does."""
         _check(key)
         with self._writing() as connection:
             connection.execute(
@@ -86,6 +90,10 @@ class History:
             )
             row = (key, asked.id, _ascii(asked.utterance), _ascii(asked.text), _ascii(asked.note))
             connection.execute("INSERT OR REPLACE INTO asked VALUES (?, ?, ?, ?, ?)", row)
+            latest = "SELECT key FROM asked JOIN conversations USING (key) ORDER BY changed DESC LIMIT -1 OFFSET ?"
+            for (old,) in connection.execute(latest, (UNANSWERED,)).fetchall():
+                connection.execute("DELETE FROM asked WHERE key = ?", (old,))
+                _drop_empty(connection, old)
 
     def end(self, key: str, asked: Asked) -> None:
         """Keeps why a question gets no reply, and what there was of it. Another that was asked meanwhile stays."""
@@ -105,11 +113,7 @@ class History:
         """Forgets the question of that id; one that began a conversation takes it along."""
         with self._writing() as connection:
             connection.execute("DELETE FROM asked WHERE key = ? AND id = ?", (key, id))
-            connection.execute(
-                "DELETE FROM conversations WHERE key = ? AND NOT EXISTS (SELECT 1 FROM turns WHERE turns.key = ?) "
-                "AND NOT EXISTS (SELECT 1 FROM asked WHERE asked.key = ?)",
-                (key, key, key),
-            )
+            _drop_empty(connection, key)
 
     def list(self) -> list[tuple[str, str, str]]:
         """(key, the first utterance's beginning, in one line; when it was last changed in ISO 8601 UTC)."""
@@ -187,6 +191,14 @@ def _to_2(connection: sqlite3.Connection) -> None:
 
 
 _SCHEMA = Schema("the store of conversations", 0x4D617268, (_to_1, _to_2))  # "Marh"
+
+
+def _drop_empty(connection: sqlite3.Connection, key: str) -> None:
+    connection.execute(
+        "DELETE FROM conversations WHERE key = ? AND NOT EXISTS (SELECT 1 FROM turns WHERE turns.key = ?) "
+        "AND NOT EXISTS (SELECT 1 FROM asked WHERE asked.key = ?)",
+        (key, key, key),
+    )
 
 
 def _check(key: str) -> None:

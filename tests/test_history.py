@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from chatbot import Asked, Conversation
 from chatbot.conversation import Turn
 from chatbot.errors import DiskFull, HomeDamaged, UnreadableData
-from chatbot.history import History, from_messages, merged, read, write
+from chatbot.history import UNANSWERED, History, from_messages, merged, read, write
 
 
 def test_a_conversation_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -239,3 +239,17 @@ def test_a_store_of_the_first_version_keeps_its_conversations_and_takes_question
     history = History(tmp_path / "c")
     history.ask("k", Asked("1", "b"))
     assert history.load("k") == Conversation(turns("a")) and history.asked("k") == Asked("1", "b")
+
+
+def test_of_questions_that_never_got_a_reply_the_latest_are_kept(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    answered = Conversation(turns("a"))
+    history.save("answered", answered)
+    history.ask("answered", Asked("a", "And then?"))
+    for n in range(UNANSWERED):
+        history.ask(f"k{n}", Asked(str(n), "Is anybody there?"))
+    assert history.asked("answered") is None and history.load("answered") == answered
+    assert history.asked("k0") == Asked("0", "Is anybody there?")
+    history.ask("one-more", Asked("b", "Is anybody there?"))
+    keys = [key for key, *_ in history.list()]
+    assert len(keys) == UNANSWERED + 1 and "k0" not in keys and {"answered", "k1", "one-more"} <= set(keys)

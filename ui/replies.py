@@ -40,7 +40,7 @@ class Replies:
     def begin(self, asking: Asking) -> None:
         """Keeps the question, and has it answered. It ends at once, without a reply, where too many wait."""
         self._coming[asking.run.id] = asking
-        if asking.key:
+        if asking.key and len(asking.utterance) <= self._chatbot.settings.max_utterance:  # a longer one is refused
             try:
                 self._chatbot.history.ask(asking.key, Asked(asking.run.id, asking.utterance))
             except MarginaliaError:  # the page says so of the turn, unless there is room by then

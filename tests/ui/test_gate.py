@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from chatbot import Answered, Conversation
+from chatbot.errors import UnusableUtterance
 from tests.ui.standin import StandIn
 from ui import RagChat, build_app
 from ui.app import SESSIONS
@@ -202,6 +203,22 @@ def test_requests_past_the_queue_have_the_same_limit(uploads: Path):
         assert 1 + WAITING <= sum("could not find this" in each for each in said) < len(asked)
         assert all("Too many are asking" in each for each in said if "could not find" not in each)
         assert "could not find this" in stranger.call(ask, ["When?"])
+
+
+def test_a_question_too_long_to_be_answered_is_not_kept(uploads: Path):
+    class Strict(StandIn):
+        def answer(self, conversation: Conversation, utterance: str, **more: Any) -> Iterator[Any]:
+            if len(utterance) > self.settings.max_utterance:
+                raise UnusableUtterance("the question is too long: shorten it")
+            yield from super().answer(conversation, utterance, **more)
+
+    chatbot = Strict()
+    with TestClient(served(chatbot), base_url="http://127.0.0.1") as client:
+        stranger = Stranger(client)
+        begin = next(each for each in stranger.functions if each["api_name"] == "_begin")
+        for key, utterance in (("long", "x" * 3_900_000), ("short", "When?")):
+            stranger.predict(begin, [*[None] * (len(begin["inputs"]) - 2), key, utterance], session=key)
+        assert [(key, title) for key, title, _ in chatbot.history.list()] == [("short", "When?")]
 
 
 def test_strangers_reach_neither_each_others_files_nor_conversations(uploads: Path, chatbot: StandIn, tmp_path: Path):
