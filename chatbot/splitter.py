@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TIMEOUT_S = 60.0
-_S_PER_CHARACTER = 1e-4  # besides; it takes 4e-6 to 1e-5 of one core: see LOG.md, 2026-11-27
+_S_PER_CHARACTER = 2e-4  # besides; it takes 6e-7 to 9e-5 of one core: see LOG.md, 2026-11-27
 _SMALL = 1_000_000  # characters: after a longer document the process, which has grown, is not kept
 _SAMPLE = 5_000  # characters that tell a document's language
 _MOST_HEADINGS = 10  # times as long as the text, all passages' different headings together, and `_SMALL` besides

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from chatbot.cli.terminal import bar
+
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -175,3 +177,12 @@ def test_rewrites_are_held_to_those_that_people_made(run: Run, tmp_path: Path) -
 def test_rows_without_a_rewrite_are_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"question": "who", "answer": "me"}\n')
     assert "row 1 has no 'rewrite'" in one_line(run("eval", "rewrite", "--data", "rows.jsonl"))
+
+
+def test_a_bar_in_a_file_is_drawn_only_when_something_has_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    with bar() as progress:
+        for _ in range(50):
+            progress(0.0, "reading a.md")
+        progress(0.5, "embedding a.md")
+    drawn = capsys.readouterr().err
+    assert drawn.count("reading a.md") == 1 and drawn.count("embedding a.md") == 1

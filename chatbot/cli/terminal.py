@@ -46,9 +46,11 @@ def bar() -> Iterator[Callable[[float, str], None]]:
             shown = tqdm(
                 total=100, unit="%", file=sys.stderr, bar_format="{l_bar}{bar}| {elapsed}<{remaining}", leave=False
             )
+        drawn = (shown.desc, shown.n)
         shown.set_description_str(what, refresh=False)
         shown.n = min(100, round(share * 100))
-        shown.refresh()
+        if (shown.desc, shown.n) != drawn or sys.stderr.isatty():  # there its clock goes on
+            shown.refresh()
 
     try:
         yield report
