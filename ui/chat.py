@@ -10,7 +10,8 @@ alone, without the conversation around it, and a script puts it where the reply 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -364,7 +365,7 @@ class RagChat(gr.Blocks):
 
     async def _watch(
         self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
-    ) -> AsyncIterator[tuple[Any, ...]]:
+    ) -> AsyncGenerator[tuple[Any, ...], None]:
         """One turn as it comes. Whatever ends it leaves the page ready for the next.
 
         It begins and ends by changing nothing: gradio empties every output of a generator that yields nothing, and
@@ -374,31 +375,33 @@ class RagChat(gr.Blocks):
         yield nothing
         if asking is not None and running(asking):
             hits, beat = None, 0
-            async for seen in self._replies.watch(asking):
-                match seen:
-                    case Replied():
-                        yield *self._replied(asking, asides, seen, words), gr.skip()
-                    case Broken():
-                        yield *self._failed(conversation, asides, asking, seen, words), gr.skip(), gr.skip()
-                    case come, ahead:
-                        panel, beat = gr.skip(), beat + 1
-                        if come.hits is not hits and (come.hits or come.prior):
-                            hits = come.hits
-                            panel = panel_value(render.sources(hits, come.prior, words), len(asking.after.turns))
-                        told = coming_value(asking, come, ahead, beat)
-                        yield *nothing[:4], panel, gr.skip(), gr.skip(), told
+            async with aclosing(self._replies.watch(asking)) as sights:
+                async for seen in sights:
+                    match seen:
+                        case Replied():
+                            yield *self._replied(asking, asides, seen, words), gr.skip()
+                        case Broken():
+                            yield *self._failed(conversation, asides, asking, seen, words), gr.skip(), gr.skip()
+                        case come, ahead:
+                            panel, beat = gr.skip(), beat + 1
+                            if come.hits is not hits and (come.hits or come.prior):
+                                hits = come.hits
+                                panel = panel_value(render.sources(hits, come.prior, words), len(asking.after.turns))
+                            told = coming_value(asking, come, ahead, beat)
+                            yield *nothing[:4], panel, gr.skip(), gr.skip(), told
         yield nothing
 
     async def _resume(
         self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
-    ) -> AsyncIterator[tuple[Any, ...]]:
+    ) -> AsyncGenerator[tuple[Any, ...], None]:
         """For a page that has heard nothing of its reply for a while: what it missed, and how it goes on."""
         if asking is None:  # it has ended
             words = self.words(request)
             _, _, _, *drawn = self._draw(conversation, words, asides)
             yield gr.skip(), gr.skip(), gr.skip(), *drawn, gr.skip(), gr.skip()
-        async for drawn in self._watch(conversation, asides, asking, request):
-            yield drawn
+        async with aclosing(self._watch(conversation, asides, asking, request)) as watched:
+            async for drawn in watched:
+                yield drawn
 
     def _replied(self, asking: Asking, asides: tuple[Aside, ...], replied: Replied, words: Texts) -> tuple[Any, ...]:
         """Where another tab went on with the conversation, both tabs' turns are shown."""
@@ -440,7 +443,7 @@ class RagChat(gr.Blocks):
             return _unchanged(self._asked)
         before, (conversation, asides, utterance) = asides, without_last(conversation, asides)
         if self._kept and before != asides:
-            self._chatbot.history.take_back(key, before[-1].id)
+            self._replies.take_back(key, before[-1].id)
         return *self._draw(conversation, self.words(request), asides)[:-1], _idle(utterance), _search()
 
     def _start_over(self, asking: Asking | None, request: gr.Request) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
@@ -54,7 +54,7 @@ class Replies:
         """What is being answered in the conversation of this key."""
         return next((each for each in reversed(list(self._coming.values())) if key and each.key == key), None)
 
-    async def watch(self, asking: Asking) -> AsyncIterator[tuple[Progress, int] | Replied | Broken]:
+    async def watch(self, asking: Asking) -> AsyncGenerator[tuple[Progress, int] | Replied | Broken, None]:
         """What comes of it, with how many wait before it, when that changes and every few seconds; at last how it
         ended. Nothing more once the session has turned to something else, or watches anew.
 
@@ -89,6 +89,13 @@ class Replies:
         if stopped and asking.run.future:
             asking.run.future.cancel()
         return stopped
+
+    def take_back(self, key: str, id: str) -> None:
+        """Forgets a question that got no reply."""
+        try:
+            self._chatbot.history.take_back(key, id)
+        except MarginaliaError:
+            log.warning("a question was not taken back", exc_info=True)
 
     def close(self) -> None:
         """Marks what is in progress as cut off, as it will be told of after the next start, and waits for its end."""
