@@ -186,7 +186,7 @@ class Uploads:
                 f"Files of {size / 1e6:,.0f} MB at once are too much, {most} is the most: hand in a few at a time",
             )
         if size + self._coming + size_of(self._folder) > self._most:
-            return 507, "Too many files are on their way just now: try again in a minute"
+            return 507, "Too many files are on their way just now: try again later"
         place = next(folder for folder in (self._folder, *self._folder.absolute().parents) if folder.exists())
         if size + self._coming + LEAST_FREE > shutil.disk_usage(place).free:
             return 507, "The disk is nearly full: free some space on the machine that this page runs on"
