@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -84,7 +85,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if not mount or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("no disk can be mounted here")
     yield disk
-    subprocess.run(["umount", disk], check=True)
+    for _ in range(50):  # a process that has ended may hold it a moment longer
+        if subprocess.run(["umount", disk], capture_output=True).returncode == 0:
+            return
+        time.sleep(0.2)
+    subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def fill(disk: Path, leave: int) -> Path:
