@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import time
@@ -82,7 +83,14 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await asyncio.to_thread(self._page.chat.close)
         await asyncio.sleep(_HEARING_S)
+        logging.getLogger("uvicorn.error").addFilter(_unexpected)
         await super().shutdown(sockets)
+
+
+def _unexpected(record: logging.LogRecord) -> bool:
+    """Not that open tabs' connections were cut at the end, which uvicorn tells as errors, with a traceback of each."""
+    cut = record.exc_info is not None and record.exc_info[0] is asyncio.CancelledError
+    return not cut and "timeout graceful shutdown exceeded" not in record.getMessage()
 
 
 def listen(host: str, port: int) -> socket.socket:

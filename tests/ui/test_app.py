@@ -449,14 +449,16 @@ def test_an_interrupt_ends_the_server_even_with_a_page_open(visit):
         "from tests.ui.standin import stocked\nfrom ui.server import listen, serve\n"
         "serve(stocked(), listen('127.0.0.1', 0))\nprint('closed')"
     )
-    server = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    server = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
     try:
         assert server.stdout
         address = next(word for word in server.stdout.readline().split() if word.startswith("http"))
         visit(address.replace("localhost", "127.0.0.1"))
         server.send_signal(signal.SIGINT)
-        rest, _ = server.communicate(timeout=15)
+        rest, errors = server.communicate(timeout=30)
         assert (server.returncode, rest.strip()) == (0, "closed")
+        assert "Traceback" not in errors and "ERROR" not in errors
     finally:
         server.kill()
 
