@@ -14,13 +14,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from chatbot import assemble
 from chatbot.cli import main
 from chatbot.conversation import Conversation, Query
+from chatbot.embedders.base import Vectors
+from chatbot.embedders.hashing import Hashing
 from chatbot.errors import DiskFull, TrainingFailed
+from chatbot.generate import Mixer, Mixing
 from chatbot.generators.causal import Causal
+from chatbot.generators.scripted import Scripted
 from chatbot.generators.seq2seq import Seq2Seq
 from chatbot.history import from_messages
-from chatbot.prompt import Prompt, chat_prompt, conversational
+from chatbot.passage import Passage
+from chatbot.prompt import Prompt, answer_prompts, chat_prompt, conversational
+from chatbot.retrieve import Given
+from chatbot.rows import Row
+from chatbot.settings import load
+from chatbot.train.examples import Maker, Weigher
 from chatbot.train.generator import Example, Losses, Objective, Prior, batches
 from chatbot.train.loop import CHECKPOINT, Progress, Schedule, run
 from chatbot.train.model import Lora, ready
@@ -448,3 +458,36 @@ def _tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder)
+
+
+class Windows(Hashing):
+    """Compares inner products, and reads a passage's sentences as windows of it."""
+
+    metric = "ip"
+
+    def parts(self, texts: Sequence[str]) -> list[Vectors]:
+        return [self.passages([text, *text.split(". ")]) for text in texts]
+
+
+@pytest.mark.parametrize("least_prior", [0.0, 0.15, 0.3])
+def test_a_row_is_weighed_and_pruned_as_the_chat_does(
+    branches: TrainableCausal, tmp_path: Path, least_prior: float
+) -> None:
+    texts = ["the box is red. the road is long", "a box. the sea is wide and deep", "the moon shines at night. no box"]
+    passages = tuple(Passage(str(place), "d", "D", text) for place, text in enumerate(texts))
+    row = Row(1, (), "what colour is the box", passages, ("red",))
+    chosen = load(tmp_path, overrides={"k": 3, "least_prior": least_prior, "no_passage": 0.1}, environment={})
+    embed = Windows()
+    temperature, no_passage = assemble.prior(chosen, embed.metric)
+
+    found = Given(passages, embed, k=3, temperature=temperature, no_passage=no_passage)
+    query = Query(row.question, row.question, "en")
+    told = found.retrieve(query)
+    chat = Mixer(Scripted(), answer_prompts(Conversation(), query, told.hits), told.prior, Mixing(1.0, least_prior))
+
+    (weighed,) = Weigher(embed, 3, temperature, no_passage).weigh([row])
+    trained = Maker(branches, "none", least_prior).mixture(row, weighed)
+    assert trained.prompts == tuple(chat.prompts)
+    torch.testing.assert_close(torch.tensor(trained.log_prior, dtype=torch.float64), chat.log_prior)
+    assert trained.vectors is not None
+    assert len(trained.vectors) == len(trained.prompts) - 1

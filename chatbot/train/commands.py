@@ -86,13 +86,15 @@ def train_generator(chosen: Settings, options: Options, fetching: Fetching, repo
     learned, measured = _rows(options, rows_of)
     branches, folder = _branches(chosen, options, fetching)
     refusing = branches.target(REFUSAL)
-    maker = Maker(branches, REFUSAL)
+    maker = Maker(branches, REFUSAL, chosen.least_prior)
+    embed = assemble.embedder(chosen)
+    weighing = assemble.prior(chosen, embed.metric)
     encoder = _encoder(chosen) if options.query_encoder else None
     with _knowledge(chosen, [row for row in [*learned, *measured] if row.kind == "answer"]) as search:
-        weigher = Weigher(assemble.embedder(chosen), chosen.k, *assemble.prior(chosen, "cosine"))
+        weigher = Weigher(embed, chosen.k, *weighing)
         examples = _examples(maker, learned, options, weigher, search, options.hindsight)
         told = _examples(maker, measured, options, weigher, search, False)
-    prior = None if encoder is None else Prior(encoder, *assemble.prior(chosen, "cosine"))
+    prior = None if encoder is None else Prior(encoder, *weighing)
     task = _Task(
         Losses(branches, refusing, options.objective, prior),
         lambda number: batches(examples, options.batch, options.schedule.seed + number),

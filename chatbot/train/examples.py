@@ -9,25 +9,26 @@ import numpy as np
 import torch
 
 from chatbot.conversation import Conversation, Query
-from chatbot.embedders.base import Embedder, Vectors
+from chatbot.embedders.base import Embedder, Vectors, similarity
 from chatbot.errors import UnreadableData, UnusableUtterance
 from chatbot.history import from_messages
 from chatbot.language import detect
 from chatbot.passage import Hit, Passage, embedded
 from chatbot.prompt import Prompt, answer_prompts, chat_prompt, rewrite_prompt
-from chatbot.rag_token import log_prior
+from chatbot.rag_token import prune
+from chatbot.retrieve import weighed
 from chatbot.rows import Row, messages
 from chatbot.train.generator import Example
 from chatbot.train.trainable import Trainable
 
 Search = Callable[[Conversation, str], Sequence[Passage]]  # best first
-LEAST_PRIOR = 0.01  # "no passage" is read where it has so much: as in the chat, see settings.least_prior
 
 
 @dataclass(frozen=True, slots=True)
 class Maker:
     branches: Trainable
     refusal: str
+    least_prior: float = 0.0  # as in the chat, see settings.least_prior
 
     def alone(self, row: Row) -> Example:
         """One passage with all of the prior, the gold one where it is named: plain fine-tuning."""
@@ -35,15 +36,17 @@ class Maker:
         return self._example(row, _prompts(row, held[:1])[:1], [0.0], group=held[0].id)
 
     def mixture(self, row: Row, found: Found) -> Example:
-        """Every passage with its prior, and "no passage" where its prior is not negligible."""
-        prompts, prior = _prompts(row, found.passages), list(found.log_prior)
-        if prior[-1] < np.log(LEAST_PRIOR):
-            prompts, prior = prompts[:-1], torch.log_softmax(torch.tensor(prior[:-1]), dim=-1).tolist()
-        lacking = tuple(
-            index for index, passage in enumerate(found.passages) if row.gold and passage.id not in row.gold
-        )
+        """The branches that the chat would read, and their prior; besides, gold passages, however small their prior."""
+        log_prior = torch.tensor(found.log_prior, dtype=torch.float64)
+        read, _ = prune(log_prior, self.least_prior)
+        gold = {index for index, passage in enumerate(found.passages) if passage.id in row.gold}
+        kept = sorted({*read, *gold})
+        every = _prompts(row, found.passages)
+        prompts, prior = [every[index] for index in kept], torch.log_softmax(log_prior[kept], dim=-1).tolist()
+        places = kept[:-1]  # of the passages
+        lacking = tuple(branch for branch, place in enumerate(places) if gold and place not in gold)
         made = self._example(row, prompts, prior, group=found.passages[0].document)
-        return replace(made, lacking=lacking, query=row.question, vectors=torch.from_numpy(found.vectors))
+        return replace(made, lacking=lacking, query=row.question, vectors=torch.from_numpy(found.vectors[places]))
 
     def chat(self, row: Row) -> Example:
         """One branch without a passage, as the chat replies to a greeting."""
@@ -80,7 +83,10 @@ class Found:
 
 
 class Weigher:
-    """Gives rows their passages, K at most, and the prior that the chat would give them."""
+    """Gives rows their passages, K at most, and the prior that the chat would give them for a first question.
+
+    Unlike the chat, it takes gold passages before more similar ones, and a row's question as it stands.
+    """
 
     def __init__(self, embedder: Embedder, k: int, temperature: float, no_passage: float) -> None:
         self._embedder = embedder
@@ -94,10 +100,10 @@ class Weigher:
         """
         passages = [list(row.passages) or self._found(row, search, hindsight) for row in rows]
         every = list(dict.fromkeys(passage for each in passages for passage in each))
-        vectors = dict(zip(every, self._embedder.passages([embedded(each) for each in every]), strict=True))
+        parts = dict(zip(every, self._embedder.parts([embedded(each) for each in every]), strict=True))
         queries = self._embedder.queries([row.question for row in rows])
         return [
-            self._weighed(row, [(passage, vectors[passage]) for passage in each], query)
+            self._weighed(row, [(passage, parts[passage]) for passage in each], query)
             for row, each, query in zip(rows, passages, queries, strict=True)
         ]
 
@@ -113,11 +119,13 @@ class Weigher:
         return found
 
     def _weighed(self, row: Row, pairs: Sequence[tuple[Passage, Vectors]], query: Vectors) -> Found:
-        scored = sorted(pairs, key=lambda pair: (pair[0].id not in row.gold, -float(pair[1] @ query)))[: self._k]
-        scored.sort(key=lambda pair: -float(pair[1] @ query))
-        vectors = np.stack([vector for _, vector in scored])
-        prior = log_prior(torch.from_numpy(vectors @ query), self._temperature, self._no_passage)
-        return Found(tuple(passage for passage, _ in scored), tuple(prior.tolist()), vectors)
+        scored = [(Hit(passage, similarity(parts, query)), parts[0]) for passage, parts in pairs]
+        scored.sort(key=lambda pair: (pair[0].passage.id not in row.gold, -pair[0].score))
+        best = sorted(scored[: self._k], key=lambda pair: -pair[0].score)
+        found = weighed([hit for hit, _ in best], self._temperature, self._no_passage)
+        prior = torch.tensor(found.prior, dtype=torch.float64).log()
+        vectors = np.stack([vector for _, vector in best])
+        return Found(tuple(hit.passage for hit in found.hits), tuple(prior.tolist()), vectors)
 
 
 def _conversation(row: Row) -> Conversation:
