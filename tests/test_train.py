@@ -30,6 +30,7 @@ from chatbot.prompt import Prompt, answer_prompts, chat_prompt, conversational
 from chatbot.retrieve import Given
 from chatbot.rows import Row
 from chatbot.settings import load
+from chatbot.train import commands
 from chatbot.train.examples import Maker, Weigher
 from chatbot.train.generator import Example, Losses, Objective, Prior, batches
 from chatbot.train.loop import CHECKPOINT, Progress, Schedule, run
@@ -325,12 +326,14 @@ TURNS = [
 ]
 
 
-def train(tmp_path: Path, model: Path, what: str, rows: Sequence[object], *flags: str) -> int:
+def train(
+    tmp_path: Path, model: Path, what: str, rows: Sequence[object], *flags: str, chosen: Sequence[str] = ()
+) -> int:
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = ["--home", str(tmp_path / "home"), "--set", f"generator={model}", "--set", "k=2"]
     out = ["--data", str(data), "--out", str(tmp_path / "out"), "--batch", "2", "--accumulate", "1"]
-    return main([*given, "train", *what.split(), *out, *flags])
+    return main([*given, *(part for each in chosen for part in ("--set", each)), "train", *what.split(), *out, *flags])
 
 
 @pytest.mark.parametrize(
@@ -491,3 +494,18 @@ def test_a_row_is_weighed_and_pruned_as_the_chat_does(
     torch.testing.assert_close(torch.tensor(trained.log_prior, dtype=torch.float64), chat.log_prior)
     assert trained.vectors is not None
     assert len(trained.vectors) == len(trained.prompts) - 1
+
+
+def test_the_command_weighs_and_prunes_by_the_settings(
+    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Example] = []
+    monkeypatch.setattr(assemble, "embedder", lambda chosen: Windows())
+
+    def noted(given: Sequence[Example], size: int, seed: int) -> list[list[Example]]:
+        read.extend(given)
+        return batches(given, size, seed)
+
+    monkeypatch.setattr(commands, "batches", noted)
+    assert train(tmp_path, tiny_llama, "generator", ROWS, "--held-out", "0.3", chosen=["least_prior=0.5"]) == 0
+    assert {example.log_prior for example in read} == {(0.0, -math.inf)}  # the best, and, of inner products, no other

@@ -36,7 +36,10 @@ class Maker:
         return self._example(row, _prompts(row, held[:1])[:1], [0.0], group=held[0].id)
 
     def mixture(self, row: Row, found: Found) -> Example:
-        """The branches that the chat would read, and their prior; besides, gold passages, however small their prior."""
+        """The branches that the chat would read, and their prior; besides, gold passages, however small their prior.
+
+        The chat reads fewer where they would be more tokens than it reads at once; training reads them all.
+        """
         log_prior = torch.tensor(found.log_prior, dtype=torch.float64)
         read, _ = prune(log_prior, self.least_prior)
         gold = {index for index, passage in enumerate(found.passages) if passage.id in row.gold}
