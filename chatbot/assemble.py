@@ -404,8 +404,11 @@ def _adapter_folder(name: str, folder: str) -> str:
     return folder
 
 
-def generator(chosen: Settings, progress: Progress = silent) -> Generator:
-    """Fetches the default's weights where they are not there yet. Raises MissingModel."""
+def generator(chosen: Settings, progress: Progress = silent, keeping: bool = True) -> Generator:
+    """Fetches the default's weights where they are not there yet. Raises MissingModel.
+
+    `keeping`: what it reads, for later, within the settings' budgets.
+    """
     if chosen.generator == "scripted":
         return Scripted()
     with IMPORTING:
@@ -415,6 +418,8 @@ def generator(chosen: Settings, progress: Progress = silent) -> Generator:
     model = generator_folder(chosen, progress)
     if is_encoder_decoder(model):
         return Seq2Seq(model, adapter(chosen))
+    if not keeping:
+        chosen = replace(chosen, passage_cache_mb=0)
     disk = disk_cache.DiskCache(read_passages(chosen), chosen.passage_cache_disk_mb * 1_000_000)
     if not disk.budget:
         shutil.rmtree(read_passages(chosen), ignore_errors=True)
@@ -424,7 +429,7 @@ def generator(chosen: Settings, progress: Progress = silent) -> Generator:
         reserve=chosen.max_reply_tokens,
         cache_bytes=chosen.passage_cache_mb * 1_000_000,
         engine=chosen.engine,
-        disk=disk if disk.budget else None,
+        disk=disk if disk.budget and keeping else None,
         judges_questions=None if chosen.question_weight == AUTO else chosen.question_weight > 0,
     )
 
@@ -529,7 +534,8 @@ def rewriter(chosen: Settings, by: Callable[[], Generator], vocabulary: Vocabula
             folder = str(ADAPTERS / f"{models.DEFAULT}-rewriter")
         case folder:
             folder = _adapter_folder("rewriter", folder)
-    own = generator(replace(chosen, adapter=folder))  # an adapter is merged into the weights
+    # an adapter is merged into the weights; a prompt without examples is one piece, which no other one begins with
+    own = generator(replace(chosen, adapter=folder), keeping=False)
     return ByGenerator(own, worked=False)
 
 

@@ -208,14 +208,15 @@ class Kept:
     """All memories that any passage cache of this process holds, but those that were there before."""
 
     def __init__(self) -> None:
-        self._before = {id(cache) for cache in self._caches()}
+        self._before: set[int] = set()
+        self._before = {id(cache) for cache in self.caches()}
 
     def __call__(self) -> list[int]:
-        return [len(cache) for cache in self._caches() if id(cache) not in self._before]
+        return [len(cache) for cache in self.caches()]
 
-    def _caches(self) -> list[PassageCache]:
+    def caches(self) -> list[PassageCache]:
         gc.collect()
-        return [each for each in gc.get_objects() if type(each) is PassageCache]
+        return [each for each in gc.get_objects() if type(each) is PassageCache and id(each) not in self._before]
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +243,7 @@ def test_a_passage_deleted_in_the_middle_of_its_turn_is_kept_nowhere(
     told = from_messages([("user", "Who is the harbour master?"), ("assistant", "Ada Quayle.")])
     list(chatbot.answer(told, "And what is she called?"))
     assert files(folder)
-    assert sorted(map(bool, kept())) == [True, True]  # the rewriter's generator keeps what it read, too
+    assert sorted(map(bool, kept())) == [False, True]  # the rewriter's generator keeps nothing
     chatbot.knowledge.delete(document)
     assert (files(folder), kept()) == ([], [0, 0])
 
@@ -268,6 +269,25 @@ def test_a_passage_deleted_in_the_middle_of_its_turn_is_kept_nowhere(
                 chatbot.knowledge.delete(document)
     assert chatbot.knowledge.documents() == []
     assert (files(folder), kept()) == ([], [0, 0])
+
+
+def test_a_rewriter_of_its_own_takes_nothing_of_what_the_settings_give_to_passages(
+    open_scripted: Callable[..., Chatbot], tiny_llama: Path, rewriter: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("The harbour master is called Ada Quayle.")
+    kept = Kept()
+    chosen = {"generator": str(tiny_llama), "rewriter": str(rewriter), "max_reply_tokens": 3, "no_passage": -0.5}
+    chatbot = open_scripted(**chosen, passage_cache_mb=2, passage_cache_disk_mb=10)
+    chatbot.knowledge.add(tmp_path / "notes.txt")
+    told = from_messages([("user", "Who is the harbour master?"), ("assistant", "Ada Quayle.")])
+    list(chatbot.answer(told, "And what is she called?"))
+    assert sorted(cache.budget for cache in kept.caches()) == [0, 2_000_000]
+    assert len([cache for cache in kept.caches() if cache.disk is not None]) == 1
+    held = files(read_passages(chatbot.settings))
+    assert held
+    chatbot.close()
+    open_scripted(**chosen, passage_cache_mb=2, passage_cache_disk_mb=10).dialogue()
+    assert files(read_passages(chatbot.settings)) == held
 
 
 def test_a_full_disk_keeps_no_passage_and_fails_no_reply(tmp_path: Path) -> None:
