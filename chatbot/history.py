@@ -11,10 +11,10 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from chatbot.conversation import RATINGS, Asked, Citation, Conversation, Query, Reply, Turn
 from chatbot.errors import HomeDamaged, UnreadableData, room
@@ -22,7 +22,16 @@ from chatbot.language import detect
 from chatbot.passage import Hit, Passage
 from chatbot.schema import Schema, transaction
 
+_T = TypeVar("_T")
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_DAMAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)  # what reading anything else raises
+_KINDS: dict[object, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "int | None": (int, type(None)),
+}
 TITLE = 120  # characters of a title in the list
 _TABLES = (
     "CREATE TABLE conversations (key TEXT PRIMARY KEY, title TEXT NOT NULL, changed REAL NOT NULL) WITHOUT ROWID",
@@ -61,13 +70,13 @@ class History:
     ) -> Conversation:
         """Gives what is stored then: the conversation, or, where others may have changed it `since` it was that, what
         both have made of it (see `merged`). `answered`: the id of the question whose reply is in it now.
-        Raises UnreadableData for a key that cannot be used.
+        Raises UnreadableData for a key that cannot be used, and where what is stored is damaged: that stays.
         """
         _check(key)
         with self._writing() as connection:
             connection.execute("DELETE FROM asked WHERE key = ? AND id = ?", (key, answered))
             rows = _rows(connection, key)
-            stored = [_turn(json.loads(row)) for row in rows]
+            stored = self._turns(key, rows)
             turns = list(conversation.turns)
             if since is not None and stored:
                 turns = merged(stored, since.turns, conversation.turns)
@@ -75,9 +84,24 @@ class History:
         return Conversation(tuple(turns))
 
     def load(self, key: str) -> Conversation | None:
+        """Raises UnreadableData where it is damaged."""
         with self._reading() as connection:
             rows = _rows(connection, key)
-        return Conversation(tuple(_turn(json.loads(row)) for row in rows)) if rows else None
+        return Conversation(tuple(self._turns(key, rows))) if rows else None
+
+    def _turns(self, key: str, rows: Sequence[str]) -> list[Turn]:
+        with self._undamaged(key):
+            return [_turn(json.loads(row)) for row in rows]
+
+    @contextmanager
+    def _undamaged(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except _DAMAGE as error:
+            raise UnreadableData(
+                f"conversation {key!r} in {str(self._path)!r} is damaged ({_told_of(error)}): delete it from the list; "
+                "the others are whole"
+            ) from error
 
     def ask(self, key: str, asked: Asked) -> None:
         """Keeps a question that has no reply yet, in place of an earlier one of its conversation; of all that have none
@@ -104,10 +128,11 @@ class History:
             )
 
     def asked(self, key: str) -> Asked | None:
-        """The question that has no reply; None where every one has."""
+        """The question that has no reply; None where every one has. Raises UnreadableData where it is damaged."""
         with self._reading() as connection:
             row = connection.execute("SELECT id, utterance, text, note FROM asked WHERE key = ?", (key,)).fetchone()
-        return Asked(row[0], *map(json.loads, row[1:])) if row else None
+        with self._undamaged(key):
+            return Asked(row[0], *map(json.loads, row[1:])) if row else None
 
     def take_back(self, key: str, id: str) -> None:
         """Forgets the question of that id; one that began a conversation takes it along."""
@@ -171,6 +196,7 @@ class History:
         try:
             with room(self._path):
                 connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+                connection.text_factory = _decoded  # one damaged title hides no other conversation
                 for pragma in ("foreign_keys = ON", "secure_delete = ON", "synchronous = FULL"):
                     connection.execute(f"PRAGMA {pragma}")
                 yield connection
@@ -204,6 +230,16 @@ def _drop_empty(connection: sqlite3.Connection, key: str) -> None:
 def _check(key: str) -> None:
     if not KEY.fullmatch(key):
         raise UnreadableData(f"conversation key {key!r} cannot be used: take 1 to 64 letters, digits, '-' or '_'")
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode(errors="replace")
+
+
+def _told_of(error: Exception) -> str:
+    """In one line, with half of a character, as a damaged file may name one, as an escape."""
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    return line.encode(errors="backslashreplace").decode()
 
 
 def _ascii(text: str) -> str:
@@ -298,14 +334,14 @@ def read(path: Path) -> Conversation:
         if isinstance(data, list):
             return from_messages([(message["role"], message["content"]) for message in data])
         turns = tuple(_turn(turn) for turn in data["turns"])
+        _check_judgements(turns, path)
     except OSError as error:
         raise UnreadableData(f"conversation {str(path)!r} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except _DAMAGE as error:
         raise UnreadableData(
-            f"{str(path)!r} holds no conversation ({type(error).__name__}: {error}): give a file that "
+            f"{str(path)!r} holds no conversation ({_told_of(error)}): give a file that "
             '`ask --conversation` wrote, or a JSON list of {"role": "user" or "assistant", "content": text}'
         ) from error
-    _check_judgements(turns, path)
     return Conversation(turns)
 
 
@@ -338,14 +374,24 @@ def _told(utterance: str, reply: str) -> Turn:
 
 def _turn(turn: Mapping[str, Any]) -> Turn:
     reply = dict(turn["reply"])
-    reply["citations"] = tuple(Citation(**citation) for citation in reply.get("citations", ()))
-    reply["weights"] = tuple(reply.get("weights", ()))
+    reply["citations"] = tuple(_made(Citation, citation) for citation in reply.get("citations", ()))
+    reply["weights"] = tuple(map(float, reply.get("weights", ())))
+    hits = [{**hit, "passage": _made(Passage, hit["passage"])} for hit in turn.get("hits", ())]
     return Turn(
-        query=Query(**turn["query"]),
-        reply=Reply(**reply),
-        hits=tuple(Hit(Passage(**hit["passage"]), hit["score"]) for hit in turn.get("hits", ())),
-        prior=tuple(turn.get("prior", ())),
-        seconds=dict(turn.get("seconds", {})),
+        query=_made(Query, turn["query"]),
+        reply=_made(Reply, reply),
+        hits=tuple(_made(Hit, hit) for hit in hits),
+        prior=tuple(map(float, turn.get("prior", ()))),
+        seconds={step: float(taken) for step, taken in turn.get("seconds", {}).items()},
         rating=turn.get("rating", ""),
         correction=turn.get("correction", ""),
     )
+
+
+def _made(kind: type[_T], values: Mapping[str, Any]) -> _T:
+    """Raises TypeError for a text, a number or a truth that is none: it could be anything, and nested without end."""
+    for each in fields(kind):  # type: ignore[arg-type]
+        expected = _KINDS.get(each.type)
+        if expected and each.name in values and not isinstance(values[each.name], expected):
+            raise TypeError(f"{each.name} is no {each.type}")
+    return kind(**values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from chatbot.conversation import Conversation, Turn
 from chatbot.errors import UnreadableData
 from chatbot.history import History, read
 from chatbot.rows import Row, read_rows
+
+log = logging.getLogger(__name__)
 
 
 def rows_of(path: Path) -> list[Row]:
@@ -36,7 +39,12 @@ def rows_of(path: Path) -> list[Row]:
 
 
 def _kept(history: History) -> list[Conversation]:
-    found = [history.load(key) for key in sorted(key for key, *_ in history.list())]
+    found = []
+    for key in sorted(key for key, *_ in history.list()):
+        try:
+            found.append(history.load(key))
+        except UnreadableData as error:
+            log.warning("left out: %s", error)
     return [conversation for conversation in found if conversation is not None]
 
 

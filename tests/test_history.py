@@ -115,6 +115,68 @@ def test_what_an_earlier_version_kept_is_moved_in_and_what_cannot_be_read_is_nam
     assert History(folder).unread == ()
 
 
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+SAID = '"query": {"utterance": "Why?", "text": "Why?", "language": "en"%s}, "reply": {"text": "So."%s}%s'
+DAMAGED = [
+    "{%s}" % (SAID % parts)
+    for parts in [
+        (', "context": 7', "", ""),
+        (', "utterance": null', "", ""),
+        (', "\\ud83d\\n": 1', "", ""),
+        ("", ', "notice": {}', ""),
+        ("", f', "weights": {nested(300)}', ""),
+        *(("", "", f', "seconds": {{"generate": {nested(depth)}}}') for depth in (300, 600, 900, 100_000)),
+        ("", "", ', "hits": [{}]'),
+    ]
+] + ["", "7", "{", nested(100_000)]
+
+
+@pytest.mark.parametrize("turn", DAMAGED, ids=range(len(DAMAGED)))
+def test_a_damaged_conversation_is_told_in_one_line_and_hides_no_other(tmp_path: Path, turn: str) -> None:
+    folder = tmp_path / "c"
+    write(folder / "whole.json", Conversation(turns("Is \ud83d half?")))
+    (folder / "odd.json").write_text('{"turns": [' + turn + "]}" if turn else "")
+    history = History(folder)
+    (said,) = history.unread
+    assert "odd.json" in said and said.isprintable()
+    assert [key for key, *_ in history.list()] == ["whole"]
+
+    history.save("odd", Conversation(turns("Odd?")))
+    with sqlite3.connect(tmp_path / "c.sqlite") as connection:
+        connection.execute("UPDATE turns SET turn = ? WHERE key = 'odd'", (turn,))
+    history = History(folder)
+    assert {key for key, *_ in history.list()} == {"odd", "whole"}
+    assert history.load("whole") == Conversation(turns("Is \ud83d half?"))
+    for use in (history.load, lambda key: history.save(key, Conversation(turns("New?")), Conversation())):
+        with pytest.raises(UnreadableData, match=r"'odd'.* is damaged") as error:
+            use("odd")
+        assert str(error.value).isprintable()
+    history.delete("odd")
+    assert [key for key, *_ in history.list()] == ["whole"]
+
+
+def test_a_damaged_question_is_told_in_one_line(tmp_path: Path) -> None:
+    history = History(tmp_path / "c")
+    history.ask("k", Asked("id", "Why?"))
+    with sqlite3.connect(tmp_path / "c.sqlite") as connection:
+        connection.execute("UPDATE asked SET utterance = ?", (nested(100_000),))
+    with pytest.raises(UnreadableData, match="'k'") as error:
+        history.asked("k")
+    assert str(error.value).isprintable()
+
+
+def test_a_title_that_is_no_text_hides_no_conversation(tmp_path: Path) -> None:
+    history = History(tmp_path / "c")
+    for key in ("odd", "whole"):
+        history.save(key, Conversation(turns("Why?")))
+    with sqlite3.connect(tmp_path / "c.sqlite") as connection:
+        connection.execute("UPDATE conversations SET title = CAST(x'ff41' AS TEXT) WHERE key = 'odd'")
+    assert {key for key, *_ in history.list()} == {"odd", "whole"}
+
+
 def test_a_crash_while_files_are_moved_in_loses_and_doubles_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "c"
     for number in range(12):

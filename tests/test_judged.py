@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,3 +156,12 @@ def test_the_conversations_of_a_home_are_learned_from(tmp_path: Path) -> None:
     for path in (tmp_path / "conversations.sqlite", tmp_path / "conversations"):
         (row,) = rows_of(path)
         assert (row.question, row.answers) == ("Who?", ("He.",))
+
+
+def test_a_damaged_conversation_of_a_home_keeps_no_other_from_being_learned(tmp_path: Path) -> None:
+    history = History(tmp_path / "conversations")
+    for key in ("a", "b"):
+        history.save(key, TALK.judged(0, "up"))
+    with sqlite3.connect(tmp_path / "conversations.sqlite") as connection:
+        connection.execute("UPDATE turns SET turn = '{' WHERE key = 'a'")
+    assert [row.answers for row in rows_of(tmp_path / "conversations.sqlite")] == [("Ninety euros.",)]
