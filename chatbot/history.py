@@ -100,7 +100,7 @@ class History:
         except _DAMAGE as error:
             raise UnreadableData(
                 f"conversation {key!r} in {str(self._path)!r} is damaged ({_told_of(error)}): delete it from the list; "
-                "the others are whole"
+                "the others stay"
             ) from error
 
     def ask(self, key: str, asked: Asked) -> None:
