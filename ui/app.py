@@ -156,7 +156,7 @@ class App(gr.Blocks):
 
     def _save(
         self,
-        _: str,
+        tab: str,
         mine: str,
         key: str,
         known: Conversation,
@@ -170,6 +170,7 @@ class App(gr.Blocks):
 
         Where another tab went on with it, both tabs' turns are stored, and shown unless a reply is on its way.
         """
+        key = key or usable(tab)  # a session that was dropped knows none
         stored: Conversation | None = conversation
         if not conversation.turns:
             key = new_key() if known.turns else key
@@ -213,8 +214,7 @@ class App(gr.Blocks):
         request: gr.Request,
     ) -> tuple[Any, ...]:
         gone = str(chosen.key)
-        if (coming := self.chat.coming(gone)) is not None:
-            self.chat.stop(coming)
+        self.chat.stop_all(gone)
         try:
             self._chatbot.history.delete(gone)
         except MarginaliaError as error:

@@ -217,6 +217,10 @@ class RagChat(gr.Blocks):
         """Ends a turn in progress, on every page that watches it."""
         self._replies.stop(asking)
 
+    def stop_all(self, key: str) -> None:
+        """Ends every turn in progress of the conversation that is kept under this key."""
+        self._replies.stop_all(key)
+
     def _draw(self, conversation: Conversation, words: Texts, asides: tuple[Aside, ...]) -> tuple[Any, ...]:
         turns = conversation.turns
         panel = turn_value(turns[-1], len(turns) - 1, words) if turns else panel_value()

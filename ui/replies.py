@@ -90,6 +90,12 @@ class Replies:
             asking.run.future.cancel()
         return stopped
 
+    def stop_all(self, key: str) -> None:
+        """Of the conversation of this key: several tabs may be asking in it."""
+        for asking in list(self._coming.values()):
+            if asking.key == key:
+                self.stop(asking)
+
     def take_back(self, key: str, id: str) -> None:
         """Forgets a question that got no reply."""
         try:
@@ -152,9 +158,8 @@ class Replies:
             return None
 
     def _break(self, asking: Asking, note: str) -> bool:
-        if not asking.run.decide():
+        if not asking.run.decide(Broken(note)):
             return False
-        asking.run.ended = Broken(note)
         if asking.key:
             try:
                 asked = Asked(asking.run.id, asking.utterance, asking.run.progress.text, note)

@@ -59,10 +59,12 @@ class Run:
     def decided(self) -> bool:
         return self._decided
 
-    def decide(self) -> bool:
-        """True for the first who asks: how it ends is theirs to say."""
+    def decide(self, ended: Broken | None = None) -> bool:
+        """True for the first who asks: how it ends is theirs to say, now or as soon as they know."""
         with self._lock:
             first, self._decided = not self._decided, True
+            if first and ended is not None:
+                self.ended = ended
         return first
 
     def watched(self, view: View) -> bool:

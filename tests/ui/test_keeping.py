@@ -135,6 +135,47 @@ def test_two_tabs_see_one_reply_come_and_either_can_stop_it(serve, visit, chatbo
     expect(page.locator(".mg-conversations li")).to_have_count(0)
 
 
+def test_a_deleted_conversation_stays_deleted_though_two_tabs_were_asking_in_it(serve, visit, chatbot):
+    address = serve(build_app(chatbot))
+    page = visit(address)
+    chatbot.go_on.set()
+    ask(page, HOTELS)
+    answers(page, 1)
+    other = visit(address, beside=page)
+    other.get_by_role("button", name="Toggle Sidebar").click()
+    other.locator(".mg-conversations .mg-open").click()
+    answers(other, 1)
+    chatbot.go_on.clear()
+    begun(page, LEAVE)
+    ask(other, "Which office?")
+    expect(other.locator(".mg-utterance")).to_have_count(2)
+    delete = other.locator(".mg-conversations").get_by_role("button", name="Delete")
+    delete.click()
+    delete.click()
+    expect(other.locator(".mg-conversations li")).to_have_count(0)
+    expect(page.locator(".mg-note")).to_contain_text("Stopped")
+    chatbot.go_on.set()
+    page.wait_for_timeout(1500)
+    assert chatbot.history.list() == []
+
+
+def test_a_page_whose_session_the_server_dropped_goes_on_in_its_conversation(serve, visit, chatbot):
+    app = build_app(chatbot)
+    page = visit(serve(app))
+    chatbot.go_on.set()
+    ask(page, HOTELS)
+    answers(page, 1)
+    for count, question in enumerate((LEAVE, "Which office?"), start=2):
+        app.state_holder.session_data.clear()
+        ask(page, question)
+        expect(page.locator(".mg-utterance")).to_have_count(count)
+        answers(page, count)
+    ((key, title, _),) = chatbot.history.list()
+    assert title == HOTELS and len(chatbot.history.load(key).turns) == 3
+    page.reload()
+    answers(page, 3)
+
+
 def join(address: str, number: int, values: list[Any], session: str) -> None:
     body = {"fn_index": number, "data": values, "session_hash": session}
     asked = urllib.request.Request(
@@ -275,7 +316,7 @@ def test_a_server_that_ends_in_mid_reply_leaves_the_question_and_a_mark(visit, s
     served.begin()
     if how == signal.SIGINT:
         page.reload()
-        expect(page.locator(".mg-reply")).to_contain_text("According to")  # what there was of it
+        expect(page.locator(".mg-reply")).to_contain_text("According")  # what there was of it
     expect(page.locator(".mg-note")).to_contain_text("cut off", timeout=60_000)
     expect(page.locator(".mg-utterance")).to_have_text([LEAVE])
     expect(page.locator(".mg-caret, .mg-waiting")).to_have_count(0)
