@@ -33,7 +33,7 @@ def test_the_trained_rewriter_is_the_default_generator_with_matrices_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Settings] = []
-    monkeypatch.setattr(assemble, "generator", lambda chosen: made.append(chosen) or Scripted())
+    monkeypatch.setattr(assemble, "generator", lambda chosen, **_: made.append(chosen) or Scripted())
     rewriter = assemble.rewriter(chosen(tmp_path, rewriter="trained", generator="other/model"), unused)
     assert isinstance(rewriter, ByGenerator)
     assert made[0].generator == "smollm2-135m-instruct"
@@ -43,7 +43,7 @@ def test_the_trained_rewriter_is_the_default_generator_with_matrices_of_its_own(
 
 def test_measuring_replies_makes_the_rewriters_generator_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Settings] = []
-    monkeypatch.setattr(assemble, "generator", lambda chosen: made.append(chosen) or Scripted())
+    monkeypatch.setattr(assemble, "generator", lambda chosen, **_: made.append(chosen) or Scripted())
     passage = Passage("t", "d", "notes.txt", "The text is about boats.")
     rows = [Row(number, (("Who?", "Ada."),), "And what is it?", (passage,), ("boats",)) for number in (1, 2, 3)]
     outcomes = list(assemble.replies(chosen(tmp_path, rewriter="trained", embedder="hashing"), Scripted(), rows))
