@@ -7,6 +7,7 @@ One process or several: `accelerate launch` sets their number, and each takes it
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
 import time
@@ -77,6 +78,7 @@ def run(
     DiskFull where there is no room for either: the checkpoint before stays.
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    atexit.register(accelerator.end_training)  # its threads, left running, end a process of several by "terminate"
     trainable = [parameter for parameter in task.module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
     module, optimizer = accelerator.prepare(task.module, optimizer)
