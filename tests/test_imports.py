@@ -102,7 +102,7 @@ OWNERS: dict[str, str] = {
     "lxml": "chatbot.parse.xml",
     "matplotlib": "chatbot.bench.chart chatbot.train.curve",
     "numpy": "chatbot.embedders.base chatbot.embedders.dpr chatbot.embedders.hashing"
-    " chatbot.embedders.sentence chatbot.index.chroma chatbot.parse.ocr chatbot.train.examples",
+    " chatbot.embedders.sentence chatbot.index.chroma chatbot.parse.ocr",
     "openpyxl": "chatbot.parse.sheets",
     "openvino": "chatbot.generators.openvino",
     "oxmsg": "chatbot.parse.outlook",

@@ -17,21 +17,22 @@ from torch import Tensor, nn
 from chatbot import assemble
 from chatbot.cli import main
 from chatbot.conversation import Conversation, Query
-from chatbot.embedders.base import Vectors
+from chatbot.embedders.base import Metric, Vectors
 from chatbot.embedders.hashing import Hashing
 from chatbot.errors import DiskFull, TrainingFailed
 from chatbot.generate import Mixer, Mixing
+from chatbot.generators.base import Generator
 from chatbot.generators.causal import Causal
 from chatbot.generators.scripted import Scripted
 from chatbot.generators.seq2seq import Seq2Seq
 from chatbot.history import from_messages
-from chatbot.passage import Passage
+from chatbot.passage import Hit, Passage
 from chatbot.prompt import Prompt, answer_prompts, chat_prompt, conversational
 from chatbot.retrieve import Given
 from chatbot.rows import Row
 from chatbot.settings import load
 from chatbot.train import commands
-from chatbot.train.examples import Maker, Weigher
+from chatbot.train.examples import Found, Maker, Weigher
 from chatbot.train.generator import Example, Losses, Objective, Prior, batches
 from chatbot.train.loop import CHECKPOINT, Progress, Schedule, run
 from chatbot.train.model import Lora, ready
@@ -464,9 +465,11 @@ def _tokenizer(folder: Path) -> Any:
 
 
 class Windows(Hashing):
-    """Compares inner products, and reads a passage's sentences as windows of it."""
+    """Reads a passage's sentences as windows of it; compares inner products, where it is not told otherwise."""
 
-    metric = "ip"
+    def __init__(self, metric: Metric = "ip") -> None:
+        super().__init__()
+        self.metric = metric
 
     def parts(self, texts: Sequence[str]) -> list[Vectors]:
         return [self.passages([text, *text.split(". ")]) for text in texts]
@@ -509,3 +512,81 @@ def test_the_command_weighs_and_prunes_by_the_settings(
     monkeypatch.setattr(commands, "batches", noted)
     assert train(tmp_path, tiny_llama, "generator", ROWS, "--held-out", "0.3", chosen=["least_prior=0.5"]) == 0
     assert {example.log_prior for example in read} == {(0.0, -math.inf)}  # the best, and, of inner products, no other
+
+
+TEXTS = ("the box is red. the road is long", "a box. the sea is wide and deep", "the moon shines at night. no box")
+
+
+class Encoding(nn.Module):
+    """A query encoder as it is before it learns."""
+
+    def __init__(self, embed: Windows) -> None:
+        super().__init__()
+        self._embed = embed
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        return torch.from_numpy(self._embed.queries(texts))
+
+
+def chats_loss(
+    by: Generator, prompts: Sequence[Prompt], prior: Sequence[float], mixing: Mixing, targets: Sequence[int]
+) -> float:
+    """-log p(targets | x), as the chat would find it while saying them."""
+    mixer = Mixer(by, prompts, prior, mixing)
+    decoding, loss = mixer.read(), 0.0
+    log_weights = mixer.log_prior
+    for token in targets:
+        vote = mixer.vote(decoding, log_weights)
+        loss -= float(vote.mixture[token])
+        _, log_weights = mixer.push(decoding, vote, token)
+    return loss
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip"])
+def test_a_query_encoder_that_learns_begins_with_the_prior_of_the_chat(metric: Metric) -> None:
+    embed, passages = Windows(metric), tuple(Passage(str(place), "d", "D", text) for place, text in enumerate(TEXTS))
+    row = Row(1, (), "what colour is the box", passages, ("red",))
+    (found,) = Weigher(embed, 3, 0.5, 0.1).weigh([row])
+    (prior,) = Prior(Encoding(embed), 0.5, 0.1)(
+        [row.question], [[torch.from_numpy(each) for each in found.vectors]], [4]
+    )
+    torch.testing.assert_close(prior, torch.tensor(found.log_prior), atol=1e-5, rtol=1e-5)
+
+
+def test_passages_that_read_alike_are_weighed_and_taught_as_one(branches: TrainableCausal, tiny_llama: Path) -> None:
+    texts = ("a red box", "a red box", "the sea is deep", "a road")
+    passages = tuple(Passage(str(place), "d", "D", text) for place, text in enumerate(texts))
+    row = Row(1, (), "what is in the red box", passages, ("red",), gold=frozenset("1"))
+    prior = (0.2, 0.2, 0.35, 0.05, 0.2)
+    made = Found(passages, tuple(map(math.log, prior)), Hashing().parts(texts))
+    trained = Maker(branches, "none", 0.3).mixture(row, made)
+    prompts = answer_prompts(
+        Conversation(), Query(row.question, row.question, "en"), [Hit(each, 0) for each in passages]
+    )
+    wanted = chats_loss(Causal(str(tiny_llama)), prompts, prior, Mixing(least_prior=0.3), trained.targets)
+    assert float(Losses(branches, (), Objective())([trained])[0]) == pytest.approx(wanted, abs=1e-3)
+    assert [trained.prompts[place].passage for place in trained.lacking] == ["the sea is deep"]
+
+
+def test_a_query_encoder_is_asked_nothing_where_no_passage_is_read() -> None:
+    one = Example(1, (prompt(None, "q"),), (0.0,), (1,), query="0", vectors=())
+    loss, _ = Losses(Told(), (), Objective(), Prior(Words(1), temperature=0.2, no_passage=0.0))([one])
+    assert float(loss) == pytest.approx(-math.log(0.1))
+
+
+def test_a_query_encoder_learns_along_beside_rows_that_search_nothing(tmp_path: Path, tiny_llama: Path) -> None:
+    from chatbot.embedders.sentence import SentenceEmbedder
+
+    rows = [*ROWS, *TURNS, {"question": "hello", "reply": "the answer"}]
+    assert train(tmp_path, tiny_llama, "generator", rows, "--train-query-encoder", "--learning-rate", "0.001") == 0
+    before, after = SentenceEmbedder(), SentenceEmbedder(tmp_path / "out" / "embedder")
+    assert (before.queries(["which box"]) * after.queries(["which box"])).sum() < 0.9999
+
+
+@pytest.mark.parametrize("what", ["retriever", "generator --train-query-encoder"])
+@pytest.mark.parametrize("embedder", ["hashing", "dpr:a,b"])
+def test_a_query_encoder_is_trained_of_embedders_of_cosines_alone(
+    what: str, embedder: str, tmp_path: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path, tiny_llama, what, ROWS, chosen=[f"embedder={embedder}", "query_encoder=none"]) == 1
+    assert "a query encoder is trained of sentence-transformers models" in capsys.readouterr().err

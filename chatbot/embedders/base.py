@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,12 @@ def similarity(parts: Vectors, query: Vectors) -> float:
 
     A passage is about one thing or about several; either half alone is worse: docs/retrieval.md.
     """
-    products = parts @ query
-    return float(products[0] if len(products) == 1 else (products[0] + products[1:].max()) / 2)
+    return float(joined(parts @ query))
+
+
+def joined(products: Any) -> Any:
+    """The query's products with a passage's parts, (P,), an array or a tensor, to one number."""
+    return products[0] if len(products) == 1 else (products[0] + products[1:].max()) / 2
 
 
 class Embedder(Protocol):

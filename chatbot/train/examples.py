@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from chatbot.conversation import Conversation, Query
@@ -15,7 +14,7 @@ from chatbot.history import from_messages
 from chatbot.language import detect
 from chatbot.passage import Hit, Passage, embedded
 from chatbot.prompt import Prompt, answer_prompts, chat_prompt, rewrite_prompt
-from chatbot.rag_token import prune
+from chatbot.rag_token import join, prune
 from chatbot.retrieve import weighed
 from chatbot.rows import Row, messages
 from chatbot.train.generator import Example
@@ -41,15 +40,17 @@ class Maker:
         The chat reads fewer where they would be more tokens than it reads at once; training reads them all.
         """
         log_prior = torch.tensor(found.log_prior, dtype=torch.float64)
-        read, _ = prune(log_prior, self.least_prior)
-        gold = {index for index, passage in enumerate(found.passages) if passage.id in row.gold}
-        kept = sorted({*read, *gold})
         every = _prompts(row, found.passages)
+        first = [every.index(prompt) for prompt in every]  # passages that read the same are weighed together
+        read, _ = prune(join(log_prior, first), self.least_prior)
+        gold = {first[index] for index, passage in enumerate(found.passages) if passage.id in row.gold}
+        kept = [index for index in range(len(every)) if first[index] in {*read, *gold}]
         prompts, prior = [every[index] for index in kept], torch.log_softmax(log_prior[kept], dim=-1).tolist()
         places = kept[:-1]  # of the passages
-        lacking = tuple(branch for branch, place in enumerate(places) if gold and place not in gold)
+        lacking = tuple(branch for branch, place in enumerate(places) if gold and first[place] not in gold)
+        vectors = tuple(torch.from_numpy(found.vectors[place]) for place in places)
         made = self._example(row, prompts, prior, group=found.passages[0].document)
-        return replace(made, lacking=lacking, query=row.question, vectors=torch.from_numpy(found.vectors[places]))
+        return replace(made, lacking=lacking, query=row.question, vectors=vectors)
 
     def chat(self, row: Row) -> Example:
         """One branch without a passage, as the chat replies to a greeting."""
@@ -82,7 +83,7 @@ class Found:
 
     passages: tuple[Passage, ...]
     log_prior: tuple[float, ...]  # (K + 1,), "no passage" last
-    vectors: Vectors  # (K, D)
+    vectors: Sequence[Vectors]  # K of (P, D), see `Embedder.parts`
 
 
 class Weigher:
@@ -122,13 +123,12 @@ class Weigher:
         return found
 
     def _weighed(self, row: Row, pairs: Sequence[tuple[Passage, Vectors]], query: Vectors) -> Found:
-        scored = [(Hit(passage, similarity(parts, query)), parts[0]) for passage, parts in pairs]
+        scored = [(Hit(passage, similarity(parts, query)), parts) for passage, parts in pairs]
         scored.sort(key=lambda pair: (pair[0].passage.id not in row.gold, -pair[0].score))
         best = sorted(scored[: self._k], key=lambda pair: -pair[0].score)
         found = weighed([hit for hit, _ in best], self._temperature, self._no_passage)
         prior = torch.tensor(found.prior, dtype=torch.float64).log()
-        vectors = np.stack([vector for _, vector in best])
-        return Found(tuple(hit.passage for hit in found.hits), tuple(prior.tolist()), vectors)
+        return Found(tuple(hit.passage for hit in found.hits), tuple(prior.tolist()), [parts for _, parts in best])
 
 
 def _conversation(row: Row) -> Conversation:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from chatbot.embedders.base import joined
 from chatbot.likelihood import rag_sequence_nll, rag_token_nll
 from chatbot.prompt import Prompt
 from chatbot.train.trainable import Branch, Trainable
@@ -33,7 +34,7 @@ class Example:
     lacking: tuple[int, ...] = ()  # branches whose passage is known not to hold the answer
     group: str = ""  # examples of one group are read together, as they share passages
     query: str = ""  # for a query encoder that is trained along
-    vectors: Tensor | None = None  # (passages, D), of the passages
+    vectors: Sequence[Tensor] | Tensor | None = None  # of each passage (P, D), see `Embedder.parts`, or (D,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,17 @@ class Prior(nn.Module):
         self._temperature = temperature
         self._no_passage = no_passage
 
-    def forward(self, queries: Sequence[str], vectors: Sequence[Tensor], branches: Sequence[int]) -> list[Tensor]:
-        """(N,) texts, N times (K, D), how many branches are read: K, or K + 1 with "no passage"."""
+    def forward(
+        self, queries: Sequence[str], vectors: Sequence[Sequence[Tensor] | Tensor], branches: Sequence[int]
+    ) -> list[Tensor]:
+        """(N,) texts, N times K of (P, D) or (D,), how many branches are read: K, or K + 1 with "no passage".
+
+        A passage's parts are joined as in the chat, see `embedders.base.similarity`.
+        """
         found = []
         for query, passages, count in zip(self.encode(list(queries)), vectors, branches, strict=True):
-            similarities = passages.to(query) @ query
-            scores = torch.cat([similarities, similarities.new_tensor([self._no_passage])])[:count]
+            similarities = [joined(parts.to(query).reshape(-1, len(query)) @ query) for parts in passages]
+            scores = torch.stack([*similarities, query.new_tensor(self._no_passage)])[:count]
             found.append(torch.log_softmax(scores / self._temperature, dim=-1))
         return found
 
@@ -99,12 +105,17 @@ class Losses(nn.Module):
         return torch.stack(losses).sum(), torch.tensor(float(tokens))
 
     def _priors(self, examples: Sequence[Example]) -> list[Tensor]:
-        if self.prior is None:
-            return [torch.tensor(each.log_prior, dtype=torch.float32) for each in examples]
-        vectors = [each.vectors for each in examples if each.vectors is not None]
-        priors: list[Tensor] = self.prior(
-            [each.query for each in examples], vectors, [len(each.prompts) for each in examples]
+        """A query encoder's for those that searched; the others, such as greetings, have one branch."""
+        priors = [torch.tensor(each.log_prior, dtype=torch.float32) for each in examples]
+        searched = {place: each.vectors for place, each in enumerate(examples) if each.vectors is not None}
+        if self.prior is None or not searched:
+            return priors
+        asked = [examples[place] for place in searched]
+        found = self.prior(
+            [each.query for each in asked], list(searched.values()), [len(each.prompts) for each in asked]
         )
+        for place, prior in zip(searched, found, strict=True):
+            priors[place] = prior
         return priors
 
     def _marginal(self, example: Example, log_prior: Tensor, log_probs: Tensor) -> Tensor:
