@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -542,6 +543,99 @@ def chats_loss(
     return loss
 
 
+@pytest.mark.parametrize("learning", [False, True], ids=["", "a query encoder learns"])
+@pytest.mark.parametrize("metric", ["cosine", "ip"])
+@pytest.mark.parametrize("question_weight", [0.0, 2.0])
+@pytest.mark.parametrize("epsilon", [0.0, 1.0])
+def test_what_is_minimised_is_minus_what_the_chat_makes_of_the_answer(
+    branches: TrainableCausal,
+    tiny_llama: Path,
+    tmp_path: Path,
+    epsilon: float,
+    question_weight: float,
+    metric: Metric,
+    learning: bool,
+) -> None:
+    passages = tuple(Passage(str(place), "d", "D", text) for place, text in enumerate(TEXTS))
+    row = Row(1, (("the moon", "it shines"),), "what colour is the box", passages, ("red",))
+    given = {"k": 3, "least_prior": 0.1, "question_weight": question_weight, "epsilon": epsilon}
+    given["temperature_of_prior"] = 0.5  # so that the others' prior tells
+    chosen, embed = load(tmp_path, overrides=given, environment={}), Windows(metric)
+    by = Causal(str(tiny_llama), judges_questions=question_weight > 0)
+    temperature, no_passage = assemble.prior(chosen, embed.metric)
+
+    (weighed,) = Weigher(embed, 3, temperature, no_passage).weigh([row])
+    trained = Maker(branches, "none", 0.1).mixture(row, weighed)
+    prior = Prior(Encoding(embed), temperature, no_passage) if learning else None
+    losses = Losses(branches, (), Objective(sequence=epsilon == 0), prior, question_weight=question_weight)
+
+    query = Query(row.question, row.question, "en")
+    told = Given(passages, embed, k=3, temperature=temperature, no_passage=no_passage).retrieve(query)
+    prompts = answer_prompts(Conversation(), query, told.hits)
+    wanted = chats_loss(by, prompts, told.prior, assemble.mixing(chosen, by), trained.targets)
+    assert float(losses([trained])[0]) == pytest.approx(wanted, abs=1e-3)
+
+
+def test_questions_are_judged_as_the_chat_judges_them(branches: TrainableCausal, tiny_llama: Path) -> None:
+    told = (("who owns it", "the house of the king"),)
+    queries = ["one?", "what is in the text of the passage?", "the question and " * 8]
+    prompts = [replace(prompt(text, query), conversation=said) for query in queries for said in ((), told)
+               for text in ("a passage", "another passage", None)]  # fmt: skip
+    target = tuple(branches.target("the answer"))
+    found = branches.judged([Branch(each, target, judges=True) for each in prompts])
+    by = Causal(str(tiny_llama), judges_questions=True)
+    for start in range(0, len(prompts), 3):
+        wanted = by.read(prompts[start : start + 3]).log_question
+        torch.testing.assert_close(torch.stack([each for _, each in found[start : start + 3]]), wanted)
+        assert all(each is not None and each.requires_grad for _, each in found[start : start + 3])
+    plain = branches.log_probs([Branch(each, target) for each in prompts])
+    for (log_probs, _), each in zip(found, plain, strict=True):
+        torch.testing.assert_close(log_probs, each)
+
+
+def test_a_question_without_words_or_of_a_branch_alone_is_not_judged(branches: TrainableCausal) -> None:
+    target = tuple(branches.target("the answer"))
+    asked = [Branch(prompt("a passage", ""), target, judges=True), Branch(prompt("a passage", "who?"), target)]
+    assert [log_question for _, log_question in branches.judged(asked)] == [None, None]
+
+
+class Judging(Told):
+    """Besides, each branch's likelihood of the question is given."""
+
+    def __init__(self, log_question: Tensor) -> None:
+        self._log_question = log_question
+
+    def judged(self, branches: Sequence[Branch]) -> list[tuple[Tensor, Tensor | None]]:
+        return list(zip(self.log_probs(branches), self._log_question, strict=True))
+
+
+def test_the_questions_likelihood_has_the_gradient_of_the_formula() -> None:
+    """d(-log p)/d s_z = p(z | x) - p(z | x, y), where s_z holds the weight times log p(q | z)."""
+    log_question = torch.tensor([-1.0, -1.5, -3.0], dtype=torch.float64, requires_grad=True)
+    prior = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    one = Example(1, tuple(prompt(str(number), "1") for number in range(3)), tuple(prior.log().tolist()), (1,))
+    loss, _ = Losses(Judging(log_question), (), Objective(), question_weight=2.0)([one])
+    loss.backward()
+    weights = torch.softmax(prior.log() + 2 * log_question.detach(), 0)
+    likelihoods = torch.tensor([0.1, 0.9, 0.1], dtype=torch.float64)
+    posterior = weights * likelihoods / (weights * likelihoods).sum()
+    assert log_question.grad is not None
+    torch.testing.assert_close(log_question.grad, 2 * (weights - posterior), atol=1e-6, rtol=1e-5)
+
+
+def test_what_judges_no_question_is_trained_as_the_chat_runs_it(tmp_path: Path) -> None:
+    """An encoder-decoder reads the question before the passage."""
+    save(tmp_path / "bart", *bart())
+    made, by = ready(str(tmp_path / "bart"), Lora(0)), Seq2Seq(str(tmp_path / "bart"))
+    made.model.eval()
+    prompts, prior = [prompt("box 0 is red", "what?"), prompt(None, "what?")], (0.75, 0.25)
+    one = Example(1, tuple(prompts), tuple(map(math.log, prior)), tuple(made.target("red")))
+    loss, _ = Losses(made, (), Objective(), question_weight=2.0)([one])
+    assert float(loss) == pytest.approx(
+        chats_loss(by, prompts, prior, Mixing(question_weight=2.0), one.targets), abs=1e-3
+    )
+
+
 @pytest.mark.parametrize("metric", ["cosine", "ip"])
 def test_a_query_encoder_that_learns_begins_with_the_prior_of_the_chat(metric: Metric) -> None:
     embed, passages = Windows(metric), tuple(Passage(str(place), "d", "D", text) for place, text in enumerate(TEXTS))
@@ -572,6 +666,30 @@ def test_a_query_encoder_is_asked_nothing_where_no_passage_is_read() -> None:
     one = Example(1, (prompt(None, "q"),), (0.0,), (1,), query="0", vectors=())
     loss, _ = Losses(Told(), (), Objective(), Prior(Words(1), temperature=0.2, no_passage=0.0))([one])
     assert float(loss) == pytest.approx(-math.log(0.1))
+
+
+def curve_of(folder: Path) -> list[dict[str, float]]:
+    return json.loads((folder / "curve.json").read_text())
+
+
+def test_a_generator_learns_with_its_questions_weight_and_notes_it_for_the_chat(
+    tmp_path: Path, tiny_llama: Path
+) -> None:
+    losses = {}
+    for name, flags, chosen in (
+        ("none", (), ()),
+        ("set", (), ("question_weight=2",)),
+        ("taken over", ("--from", str(tmp_path / "set")), ()),
+        ("taken away", ("--from", str(tmp_path / "set")), ("question_weight=0",)),
+    ):
+        flat = "temperature_of_prior=0.5"
+        assert train(tmp_path, tiny_llama, "generator", ROWS, *flags, chosen=(flat, *chosen)) == 0
+        (tmp_path / "out").rename(tmp_path / name)
+        losses[name] = curve_of(tmp_path / name)[0]["loss"]
+    noted = {name: Causal(str(tiny_llama), adapter=str(tmp_path / name)).default_question_weight for name in losses}
+    assert noted == {"none": 0, "set": 2, "taken over": 2, "taken away": 0}
+    assert losses["none"] != pytest.approx(losses["set"], rel=1e-3)
+    assert losses["taken over"] != pytest.approx(losses["taken away"], rel=1e-3)
 
 
 def test_a_query_encoder_learns_along_beside_rows_that_search_nothing(tmp_path: Path, tiny_llama: Path) -> None:

@@ -348,7 +348,15 @@ def _not_loaded(name: str, error: Exception) -> MissingModel:
 
 def segments(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, limit: int | None = None) -> list[list[int]]:
     """The prompt's token ids within the limit, in pieces that other prompts may begin with too."""
-    return _pieces(_fit(tokenizer, prompt, limit)[0])
+    return segments_and_question(tokenizer, prompt, limit)[0]
+
+
+def segments_and_question(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, limit: int | None = None
+) -> tuple[list[list[int]], tuple[int, list[int]]]:
+    """`segments`, and (tokens from the question's first one to the prompt's end, the tokens that are judged of it)."""
+    parts, _ = _fit(tokenizer, prompt, limit)
+    return _pieces(parts), _asked(parts)
 
 
 def _fit(

@@ -18,7 +18,7 @@ from chatbot import assemble
 from chatbot.embedders.base import Embedder
 from chatbot.embedders.sentence import SentenceEmbedder
 from chatbot.errors import UnreadableData, WrongSetting
-from chatbot.generators.adapter import NOTE
+from chatbot.generators.adapter import NOTE, note_in
 from chatbot.history import from_messages
 from chatbot.judged import rows_of
 from chatbot.passage import embedded
@@ -26,7 +26,7 @@ from chatbot.progress import Progress as Fetching
 from chatbot.prompt import conversational
 from chatbot.rewrite import Verbatim
 from chatbot.rows import Row, messages, read_rows, write_jsonl
-from chatbot.settings import Settings
+from chatbot.settings import AUTO, Settings
 from chatbot.train import curve, documents, loop
 from chatbot.train.encoder import QueryEncoder
 from chatbot.train.examples import Maker, Search, Weigher
@@ -95,13 +95,22 @@ def train_generator(chosen: Settings, options: Options, fetching: Fetching, repo
         examples = _examples(maker, learned, options, weigher, search, options.hindsight)
         told = _examples(maker, measured, options, weigher, search, False)
     prior = None if encoder is None else Prior(encoder, *weighing)
+    weight = _question_weight(chosen, str(options.before or assemble.generator_folder(chosen, fetching)))
+    note = {"base": folder, "refusal": REFUSAL, "question_weight": weight}
     task = _Task(
-        Losses(branches, refusing, options.objective, prior),
+        Losses(branches, refusing, options.objective, prior, question_weight=weight),
         lambda number: batches(examples, options.batch, options.schedule.seed + number),
         batches(told, options.batch, 0),
-        lambda out: _keep(branches, encoder, out, {"base": folder, "refusal": REFUSAL}),
+        lambda out: _keep(branches, encoder, out, note),
     )
     return _run(task, options, report)
+
+
+def _question_weight(chosen: Settings, folder: str) -> float:
+    """As set; `auto`: what is noted in the folder that the training goes on from, or 0. It is noted with what learned,
+    so that `auto` in the chat means what was trained with.
+    """
+    return (note_in(folder).question_weight or 0.0) if chosen.question_weight == AUTO else chosen.question_weight
 
 
 def _examples(

@@ -3,6 +3,11 @@
     RAG-Token      -log p(y | x, D) = -sum_i log sum_z p(z | x, D) p(y_i | x, z, y_<i)
     RAG-Sequence   -log p(y | x, D) = -log sum_z p(z | x, D) prod_i p(y_i | x, z, y_<i)
 
+p(z | x, D) is the chat's: a softmax over s_z, the similarity over its temperature plus, for a generator that judges its
+questions, b log p(q | z) / |q|, b being `question_weight`. What is minimised is the marginal likelihood in all that it
+is made of, so the gradient reaches the query encoder and, through p(q | z), the generator: d(-log p) / d s_z =
+p(z | x) - p(z | x, y) (for RAG-Token the sum over the tokens), and nothing is held back of it.
+
 A question without an answer has the refusal as its answer. The marginal likelihood alone leaves open what a branch
 says whose passage does not hold the answer: others speak for it. Where a row names its `gold` passages, `refusing`
 adds -log p(refusal | x, z) of the others, which is what makes a branch's refusal tell something.
@@ -20,6 +25,7 @@ from torch import Tensor, nn
 from chatbot.embedders.base import joined
 from chatbot.likelihood import rag_sequence_nll, rag_token_nll
 from chatbot.prompt import Prompt
+from chatbot.rag_token import given_the_question
 from chatbot.train.trainable import Branch, Trainable
 
 
@@ -75,34 +81,62 @@ class Losses(nn.Module):
     """Wraps the branches, so that its `forward` is what several processes share."""
 
     def __init__(
-        self, branches: Trainable, refusal: Sequence[int], objective: Objective, prior: Prior | None = None
+        self,
+        branches: Trainable,
+        refusal: Sequence[int],
+        objective: Objective,
+        prior: Prior | None = None,
+        *,
+        question_weight: float = 0.0,
     ) -> None:
-        """`prior`: a query encoder that is trained along; without it the examples' own prior is taken."""
+        """`prior`: a query encoder that is trained along; without it the examples' own prior is taken.
+
+        `question_weight`: as in the chat, where branches that judge no question leave the prior as it is, too.
+        """
         super().__init__()
         self.model = branches.model
         self.prior = prior
         self._branches = branches
         self._refusal = tuple(refusal)
         self._objective = objective
+        self._question_weight = question_weight
+        self._judged = getattr(branches, "judged", None) if question_weight else None
 
     def forward(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
         """(the sum of the losses in nats, the number of target tokens) over the examples."""
-        wanted = [Branch(prompt, each.targets) for each in examples for prompt in each.prompts]
+        wanted = [
+            Branch(prompt, each.targets, judges=len(each.prompts) > 1) for each in examples for prompt in each.prompts
+        ]
         lacking = [each.prompts[index] for each in examples for index in each.lacking if self._objective.refusing]
         refusing = [Branch(prompt, self._refusal) for prompt in lacking]
         priors = self._priors(examples)
-        told = self._branches.log_probs([*wanted, *refusing])
+        told, asked = self._told([*wanted, *refusing])
         losses, at, tokens = [], 0, 0.0
         for each, log_prior in zip(examples, priors, strict=True):
-            log_probs = torch.stack(told[at : at + len(each.prompts)])
+            here = slice(at, at + len(each.prompts))
+            log_probs = torch.stack(told[here])
             at += len(each.prompts)
             tokens += len(each.targets)
-            losses.append(self._marginal(each, log_prior, log_probs))
+            losses.append(self._marginal(each, self._given(log_prior.to(log_probs.device), asked[here]), log_probs))
         for log_probs in told[at:]:
             targets = torch.tensor(self._refusal, device=log_probs.device)
             losses.append(-self._objective.refusing * log_probs.gather(-1, targets[:, None]).sum())
             tokens += self._objective.refusing * len(self._refusal)
         return torch.stack(losses).sum(), torch.tensor(float(tokens))
+
+    def _told(self, branches: Sequence[Branch]) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Of each branch: (T, V), log p of its targets; (), log p of its question, where it judges that."""
+        if self._judged is None:
+            return self._branches.log_probs(branches), [None] * len(branches)
+        told = self._judged(branches)
+        return [log_probs for log_probs, _ in told], [log_question for _, log_question in told]
+
+    def _given(self, log_prior: Tensor, log_question: Sequence[Tensor | None]) -> Tensor:
+        """The prior given the question, if it was judged: (K,), K of () -> (K,)."""
+        judged = [each for each in log_question if each is not None]
+        if len(judged) < len(log_question):
+            return log_prior
+        return given_the_question(log_prior, torch.stack(judged), self._question_weight)
 
     def _priors(self, examples: Sequence[Example]) -> list[Tensor]:
         """A query encoder's for those that searched; the others, such as greetings, have one branch."""
@@ -124,7 +158,7 @@ class Losses(nn.Module):
         targets = torch.tensor([example.targets], device=log_probs.device)
         mask = torch.ones_like(targets, dtype=torch.bool)
         return nll(
-            log_prior.to(log_probs.device).unsqueeze(0),
+            log_prior.unsqueeze(0),
             log_probs.unsqueeze(0),
             targets,
             mask,

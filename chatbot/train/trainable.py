@@ -8,7 +8,7 @@ itself, and positions go on from the passage's end in each, so each branch sees 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from chatbot.generators.causal import segments
+from chatbot.generators.causal import segments_and_question
 from chatbot.generators.seq2seq import Loaded, encode
 from chatbot.prompt import Prompt
 
@@ -26,7 +26,12 @@ READ = 1200  # tokens read at a time, padding included: more at once is no quick
 
 
 class Trainable(Protocol):
-    """What trains: a model that tells each reply's tokens from their prompts."""
+    """What trains: a model that tells each reply's tokens from their prompts.
+
+    Where the chat's generator of these weights has `log_question` (`generators.base.Decoding`), it may also have
+    `judged(branches) -> list[tuple[Tensor, Tensor | None]]`: as `log_probs`, each with log p(question | passage), a
+    token, () in nats, of the same pass and with its gradient; None for a branch that judges none.
+    """
 
     model: Any  # a transformers model, perhaps with peft's matrices
     limit: int | None  # tokens that a prompt and its reply may have together
@@ -48,16 +53,27 @@ class Trainable(Protocol):
 class Branch:
     prompt: Prompt
     target: tuple[int, ...]
+    judges: bool = False  # whether it tells its question's likelihood besides
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The tokens [start, end) of a row that one branch adds; the last `targets` of them tell its reply."""
+    """The tokens [start, end) of a row that one branch adds; the last `targets` of them tell its reply.
+
+    Those from `asks` on tell its question, one a token.
+    """
 
     branch: int
     start: int
     end: int
     targets: int
+    asks: int
+    question: tuple[int, ...]  # none: it is not judged
+
+    @property
+    def telling(self) -> tuple[slice, slice]:
+        """Of its reply, of its question."""
+        return slice(self.end - self.targets, self.end), slice(self.asks, self.asks + len(self.question))
 
 
 @dataclass(slots=True)
@@ -76,43 +92,49 @@ class TrainableCausal:
         self.model = model
         self._tokenizer = tokenizer
         self.limit = limit
-        self._pieces: dict[Prompt, tuple[list[int], list[int]]] = {}
+        self._pieces: dict[Prompt, tuple[list[int], list[int], tuple[int, list[int]]]] = {}
 
     def target(self, text: str) -> list[int]:
         ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
         return [*ids, self._tokenizer.eos_token_id]
 
     def length(self, prompt: Prompt) -> int:
-        return sum(map(len, self._split(prompt)))
+        beginning, rest, _ = self._split(prompt)
+        return len(beginning) + len(rest)
 
     def log_probs(self, branches: Sequence[Branch]) -> list[Tensor]:
-        found: dict[int, Tensor] = {}
+        return [log_probs for log_probs, _ in self.judged([replace(branch, judges=False) for branch in branches])]
+
+    def judged(self, branches: Sequence[Branch]) -> list[tuple[Tensor, Tensor | None]]:
+        """See `Trainable`. The chat's: the same tokens of the question, and the mean over them."""
+        found: dict[int, tuple[Tensor, Tensor | None]] = {}
         for rows in _batches(self._rows(branches)):
             states = self._states(rows)
             parts = [(number, part) for number, row in enumerate(rows) for part in row.parts]
-            telling = torch.cat([states[number, part.end - part.targets : part.end] for number, part in parts])
-            told = torch.log_softmax(self._logits(telling).float(), dim=-1)
-            for (_, part), each in zip(parts, torch.split(told, [part.targets for _, part in parts]), strict=True):
-                found[part.branch] = each
+            telling = [states[number, span] for number, part in parts for span in part.telling]
+            log_probs = torch.log_softmax(self._logits(torch.cat(telling)).float(), dim=-1)
+            told = torch.split(log_probs, list(map(len, telling)))
+            for (_, part), replied, asked in zip(parts, told[::2], told[1::2], strict=True):
+                found[part.branch] = (replied, _mean(asked, part.question))
         return [found[number] for number in range(len(branches))]
 
     def save(self, folder: Path, base: str) -> None:
         _save(self.model, self._tokenizer, folder, base)
 
-    def _split(self, prompt: Prompt) -> tuple[list[int], list[int]]:
-        """Its tokens up to and with the passage, and the rest."""
+    def _split(self, prompt: Prompt) -> tuple[list[int], list[int], tuple[int, list[int]]]:
+        """Its tokens up to and with the passage; the rest; and in that the question, see `segments_and_question`."""
         if prompt not in self._pieces:
-            pieces = segments(self._tokenizer, prompt, self.limit)
+            pieces, question = segments_and_question(self._tokenizer, prompt, self.limit)
             first = 0 if prompt.passage is None else 2
             beginning, rest = ([id for piece in some for id in piece] for some in (pieces[:first], pieces[first:]))
-            self._pieces[prompt] = (beginning, rest)
+            self._pieces[prompt] = (beginning, rest, question)
         return self._pieces[prompt]
 
     def _rows(self, branches: Sequence[Branch]) -> list[_Row]:
         rows: list[_Row] = []
         filling: dict[tuple[int, ...], _Row] = {}
         for number, branch in enumerate(branches):
-            beginning, rest = self._split(branch.prompt)
+            beginning, rest, (behind, question) = self._split(branch.prompt)
             follows = [*rest, *branch.target[:-1]]
             row = filling.get(tuple(beginning))
             if row is None or len(row.ids) + len(follows) > ROW:
@@ -120,7 +142,9 @@ class TrainableCausal:
                 rows.append(row)
             start = len(row.ids)
             row.ids += follows
-            row.parts.append(_Part(number, start, len(row.ids), len(branch.target)))
+            asks = start + len(rest) - behind - 1  # what stands before the question tells its first token
+            asked = tuple(question) if branch.judges else ()
+            row.parts.append(_Part(number, start, len(row.ids), len(branch.target), asks, asked))
         return rows
 
     def _states(self, rows: Sequence[_Row]) -> Tensor:
@@ -152,6 +176,11 @@ class TrainableCausal:
     def _logits(self, states: Tensor) -> Tensor:
         logits: Tensor = self.model.get_output_embeddings()(states.to(self.model.dtype))
         return logits
+
+
+def _mean(log_probs: Tensor, tokens: Sequence[int]) -> Tensor | None:
+    """Of these tokens' log-probabilities: (N, V), N -> (); None of no token."""
+    return log_probs[torch.arange(len(tokens)), torch.tensor(tokens)].mean() if tokens else None
 
 
 def _batches(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
