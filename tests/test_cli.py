@@ -64,6 +64,16 @@ def test_ingest_ask_and_delete_work_together(run: Run, tmp_path: Path) -> None:
     assert document["id"] in one_line(run("delete", document["id"]))
 
 
+def test_an_empty_path_is_no_folder_and_odd_bytes_are_one_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("The harbour master is called Ada Quayle.")
+    assert one_line(run("ingest", "notes.md", "")) == "marginalia: one of the paths is empty: name a file or a folder"
+    assert printed(run("documents", "--json"))["documents"] == []
+    run("ingest", "notes.md", "--collection", "h\udcff")
+    assert printed(run("documents", "--collection", "h\udcff", "--json"))["documents"][0]["collection"] == "h?"
+    assert "there is no collection 'n?'" in one_line(run("ask", "Who?", "--collection", "n\udcff"))
+    assert "there is no document with the id 'x?'" in one_line(run("delete", "x\udcff"))
+
+
 def test_a_collection_is_filled_asked_listed_and_deleted_by_its_name(run: Run, tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("The harbour master is called Ada Quayle.")
     run("ingest", "notes.md", "--collection", "harbour")

@@ -335,6 +335,12 @@ def test_pictures_without_words_damaged_ones_and_enormous_ones_are_refused(refus
 # Word
 
 
+def test_a_style_that_is_called_a_heading_by_no_number_is_text(reading):
+    document = docx.Document()
+    document.add_paragraph("Words", style=document.styles.add_style("Heading ²", 1))
+    assert reading(saved(document), "a.docx").pages[0].text == "Words"
+
+
 def test_a_docx_gives_headings_items_and_tables_in_their_order(reading):
     document = docx.Document()
     document.add_heading("Leave", 1)
@@ -492,6 +498,18 @@ def test_elements_nested_ten_thousand_deep_do_no_harm(reading):
 def test_text_is_read_in_its_encoding(reading, encoding, text):
     document = reading(text.encode(encoding), "notes.txt")
     assert (document.kind, document.pages[0].text) == ("text", text)
+
+
+@pytest.mark.parametrize("at", [0, 200, -1])
+@pytest.mark.parametrize(
+    "text", ["Übrigens hat jeder Anspruch auf schönen Urlaub. " * 9, "Congés payés à l’été. " * 20]
+)
+def test_a_damaged_byte_in_utf_8_costs_one_character(reading, text, at):
+    content = text.encode()
+    there = reading(content[:at] + b"\xff" + content[at:], "notes.txt").pages[0].text
+    assert there.count("\ufffd") <= 3  # of a character that it stands in the midst of, more
+    assert len(there) - 3 <= len(text)
+    assert there[20:150] in text or text[20:150] in there
 
 
 def test_a_long_text_is_not_misread_for_where_the_sample_of_it_ends(reading):

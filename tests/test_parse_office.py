@@ -426,6 +426,22 @@ def test_a_book_gives_its_chapters_in_reading_order(reading):
     assert document.pages[0].text == "The Book\n\n# First\n\nWords here.\n\n# Last\n\nWords here."
 
 
+@pytest.mark.parametrize("place", ["../OPS/./text/a.xhtml", "/OPS/text/a.xhtml", "text/a.xhtml#top"])
+def test_a_chapter_is_found_however_its_place_is_written(reading, place):
+    package = f"""<package><manifest><item id="a" href="{place}" media-type="application/xhtml+xml"/></manifest>
+    <spine><itemref idref="a"/></spine></package>"""
+    assert reading(book(**{"OPS/package.opf": package}), "a.epub").pages[0].text == "# Last\n\nWords here."
+
+
+def test_a_chapter_that_is_not_in_the_book_is_told_of(reading):
+    package = """<package><manifest><item id="a" href="text/a.xhtml" media-type="application/xhtml+xml"/>
+    <item id="b" href="gone.xhtml" media-type="application/xhtml+xml"/></manifest>
+    <spine><itemref idref="a"/><itemref idref="b"/></spine></package>"""
+    document = reading(book(**{"OPS/package.opf": package}), "a.epub")
+    assert document.pages[0].text == "# Last\n\nWords here."
+    assert document.notice == "1 of 2 chapters were not found in the book"
+
+
 def test_a_locked_book_is_refused_and_one_with_locked_fonts_is_not(reading, refusal):
     locked = '<encryption><CipherData><CipherReference URI="{}"/></CipherData></encryption>'
     name = "META-INF/encryption.xml"
@@ -477,6 +493,29 @@ def test_a_forwarded_mail_is_read_where_it_lies(reading):
 def test_a_mail_says_its_own_encoding(reading):
     message = b"Subject: =?gb2312?B?xOO6ww==?=\nContent-Type: text/plain; charset=gb2312\n\n" + "你好".encode("gb2312")
     assert reading(message, "a.eml").pages[0].text == "# 你好\n\n你好"
+
+
+@pytest.mark.parametrize("kind", ["multipart/mixed", "multipart/mixed; boundary=another"])
+def test_a_mail_whose_parts_cannot_be_told_apart_keeps_its_text(reading, kind):
+    part = "--x\nContent-Type: text/plain\n\nWords of the mail\n--x--\n"
+    document = reading(f"Subject: S\nMIME-Version: 1.0\nContent-Type: {kind}\n\n{part}".encode(), "a.eml")
+    assert "Words of the mail" in document.pages[0].text
+
+
+def test_every_part_of_a_mail_is_read_or_told_of(reading):
+    part = "--x\nContent-Type: {}\n\n{}\n"
+    parts = [
+        part.format("text/plain", "Words"),
+        part.format("message/delivery-status", "Reporting-MTA: dns;x\n\nFinal-Recipient: rfc822;bo@x\nStatus: 5.1.1\n"),
+        part.format("application/octet-stream", "data"),
+        part.format("application/pdf; name=plan.pdf\nContent-ID: <f_1>\nContent-Disposition: attachment", "data"),
+        part.format("image/png; name=logo.png\nContent-ID: <logo>\nContent-Disposition: inline", "data"),
+    ]
+    head = "Subject: S\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n"
+    document = reading(f"{head}{''.join(parts)}--x--\n".encode(), "a.eml")
+    assert document.notice == "2 attached, not read: application/octet-stream, plan.pdf"
+    assert "Words" in document.pages[0].text
+    assert "Final-Recipient: rfc822;bo@x" in document.pages[0].text
 
 
 def test_a_mail_is_known_by_its_headers_and_a_text_about_one_is_not(reading):
@@ -571,6 +610,11 @@ def test_numbers_in_json_stay_as_they_are_written(reading):
     )
 
 
+def test_what_json_says_twice_of_a_key_is_kept_twice(reading):
+    text = reading(b'{"a": 1, "a": {"b": 2}, "c": 3, "a": 4}', "a.json").pages[0].text
+    assert sorted(text.split("\n")) == ["- a.b: 2", "- a: 1", "- a: 4", "- c: 3"]
+
+
 def test_json_lines_are_rows_and_what_is_no_json_is_text(reading):
     assert reading(b'{"a": 1}\n\n{"a": 2}\n', "a.txt").pages[0].text == "- a: 1\n- a: 2"
     for content in (b"[1] A list of sources\n[2] More", b"{not json", b"1\n2\n"):
@@ -584,6 +628,18 @@ def test_a_notebook_gives_its_text_its_code_and_what_it_printed(reading):
     ]
     document = reading(json.dumps({"nbformat": 4, "cells": cells}).encode(), "a.ipynb")
     assert (document.kind, document.pages[0].text) == ("markdown", "# Title\nWords\n\n```\n1 + 1\n```\n\n```\n2\n```")
+
+
+def test_a_notebook_with_an_odd_cell_keeps_the_others(reading):
+    cells = [
+        {"cell_type": "markdown", "source": None},
+        "no cell",
+        {"cell_type": "code", "source": "1 + 1", "outputs": None},
+        {"cell_type": "code", "source": ["2", "+2"], "outputs": [{"data": {"text/plain": None}}, {"data": None}, 3]},
+        {"cell_type": "markdown", "source": "Words"},
+    ]
+    document = reading(json.dumps({"nbformat": 4, "cells": cells}).encode(), "a.ipynb")
+    assert document.pages[0].text == "```\n1 + 1\n```\n\n```\n2+2\n```\n\nWords"
 
 
 def test_json_nested_too_deep_is_refused(refusal):

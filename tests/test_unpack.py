@@ -104,6 +104,36 @@ def test_a_member_that_cannot_be_had_is_named_and_the_others_are_unpacked(unpack
     }
 
 
+@pytest.mark.parametrize("members", [(), (("a/", b""),), ((".notes/a.txt", b"Hidden"), ("__MACOSX/x", b"x"))])
+def test_a_zip_without_a_file_to_read_says_so_wherever_it_lies(unpacking, tmp_path, members):
+    (member,) = unpacking(packed(("in.zip", packed(*members))))
+    assert (member.name, member.path) == ("a.zip/in.zip", None)
+    assert "'a.zip/in.zip' holds no file to read" in member.problem
+    (tmp_path / "upload").write_bytes(packed(*members))
+    with pytest.raises(UnreadableDocument, match=r"'a.zip' holds no file to read"):
+        unpack(tmp_path / "upload", "a.zip", tmp_path / "folder")
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_costs_no_other_however_it_is_packed(unpacking, packing):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", packing) as archive:
+        archive.writestr("damaged.txt", random.Random(0).randbytes(3000))
+        archive.writestr("whole.txt", "Words. " * 50)
+    content = buffer.getvalue()
+    members = unpacking(content[:100] + b"\xff" * 400 + content[500:])
+    assert contents(members) == {"a.zip/whole.txt": b"Words. " * 50}
+    assert "is damaged" in members[0].problem
+
+
+def test_names_that_are_no_text_cost_no_file_and_none_takes_another_s_name(unpacking):
+    content = packed(("AAAAAA.txt", b"A"), ("BBBBBB.txt", b"B"), ("CC.txt", b"C"))
+    content = content.replace(b"AAAAAA", b"\x81\nA\x82\x83A").replace(b"BBBBBB", b"\x01\x02\x03\x04\x84B")
+    members = unpacking(content)
+    assert sorted(contents(members).values()) == [b"A", b"B", b"C"]
+    assert all(member.name.endswith(".txt") for member in members)
+
+
 def test_a_zip_that_unpacks_to_too_much_is_refused_wherever_it_lies(unpacking, tmp_path):
     bomb = packed(("zeros", bytes(60_000_000)))
     members = unpacking(packed(("bomb.zip", bomb), ("fine.txt", b"fine")))

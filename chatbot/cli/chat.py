@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from chatbot.cli.terminal import Add, bar, fail, fields, opened, print_json, settings_of, takes_json
+from chatbot.cli.terminal import Add, bar, fail, fields, opened, print_json, settings_of, takes_json, text
 from chatbot.conversation import Conversation, Turn
 from chatbot.errors import MarginaliaError
 from chatbot.prompt import words_for
@@ -46,7 +46,9 @@ def add_ask(add: Add) -> None:
         "--conversation", metavar="FILE.json", type=Path, help="read what was said before, and add this turn"
     )
     made.add_argument("--search", metavar="TEXT", help="search for this instead")
-    made.add_argument("--collection", metavar="NAME", nargs="+", default=(), help="search these collections alone")
+    made.add_argument(
+        "--collection", metavar="NAME", type=text, nargs="+", default=(), help="search these collections alone"
+    )
     takes_json(made)
     takes_json(add("doctor", doctor, "say what is installed, where things are, what is wrong and how to mend it"))
 

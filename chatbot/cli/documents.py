@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chatbot.cli.terminal import Add, bar, fail, fields, opened, print_json, settings_of, takes_json
+from chatbot.cli.terminal import Add, bar, fail, fields, opened, print_json, settings_of, takes_json, text
 from chatbot.errors import MarginaliaError
 from chatbot.scope import DEFAULT
 
@@ -22,22 +22,24 @@ def add_documents(add: Add) -> None:
     both.add_argument("--replace", action="store_true", help="replace documents of the same name")
     both.add_argument("--keep", action="store_true", help="keep documents of the same name: the new one is numbered")
     made.add_argument(
-        "--collection", metavar="NAME", default=DEFAULT, help="add them to this one (default: %(default)s)"
+        "--collection", metavar="NAME", type=text, default=DEFAULT, help="add them to this one (default: %(default)s)"
     )
     made.add_argument(
         "--workers", type=int, metavar="N", help="read and embed in N processes, for very many files (extra `bulk`)"
     )
     takes_json(made)
     made = add("documents", documents, "list the documents")
-    made.add_argument("--collection", metavar="NAME", help="those of this one alone")
+    made.add_argument("--collection", metavar="NAME", type=text, help="those of this one alone")
     takes_json(made)
     made = add("delete", delete, "delete documents, or a collection with all of its documents")
-    made.add_argument("ids", nargs="*", metavar="ID")
-    made.add_argument("--collection", metavar="NAME", help="delete this collection")
+    made.add_argument("ids", nargs="*", metavar="ID", type=text)
+    made.add_argument("--collection", metavar="NAME", type=text, help="delete this collection")
     takes_json(made)
 
 
 def ingest(options: argparse.Namespace) -> int:
+    if not all(options.paths):  # as of a variable that is not set: it would be the folder that we are in
+        return fail("one of the paths is empty: name a file or a folder")
     outcomes = _ingested(options) if options.workers is None else _ingested_in_bulk(options)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if options.json:

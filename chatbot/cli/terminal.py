@@ -63,6 +63,11 @@ def takes_json(made: argparse.ArgumentParser) -> None:
     made.add_argument("--json", action="store_true", help="print one JSON object on standard output and nothing else")
 
 
+def text(word: str) -> str:
+    """For argparse: of bytes that are no text, marks, as in a file's name."""
+    return word.encode("utf-8", "replace").decode()
+
+
 def count(text: str) -> int:
     """For argparse: a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:

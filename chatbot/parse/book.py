@@ -4,10 +4,11 @@ The table of contents, and what the book's own order leaves out, are left out he
 or run. Books locked by their shop (DRM) are refused.
 """
 
+import posixpath
 import re
 import zipfile
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
 
 from chatbot.errors import UnreadableDocument
 from chatbot.parse.plain import decode
@@ -25,8 +26,7 @@ def read(path: Path, name: str) -> Document:
         with zipfile.ZipFile(path) as archive:
             package = next(root(archive, "META-INF/container.xml").iter("{*}rootfile")).get("full-path")
             book = root(archive, package)
-            folder = PurePosixPath(package).parent
-            chapters = list(dict.fromkeys(str(folder / unquote(href)) for href in _spine(book)))
+            chapters = list(dict.fromkeys(_place(package, href) for href in _spine(book)))
             if set(chapters) & _locked(archive):
                 raise UnreadableDocument(f"{name!r} is locked by the shop that sold it: give a copy without the lock")
             there = set(archive.namelist())
@@ -36,7 +36,15 @@ def read(path: Path, name: str) -> Document:
             f"{name!r} lacks a part that every EPUB book has ({error}): download it again, or convert it with Calibre"
         ) from error
     titles = (" ".join("".join(title.itertext()).split()) for title in book.iter("{*}title"))
-    return Document(name, "epub", (Page("\n\n".join(filter(None, [next(titles, ""), *texts]))),))
+    gone = len(chapters) - len(texts)
+    notice = f"{gone} of {len(chapters)} chapters were not found in the book" if gone else ""
+    return Document(name, "epub", (Page("\n\n".join(filter(None, [next(titles, ""), *texts]))),), notice)
+
+
+def _place(package: str, href: str) -> str:
+    """The member of the archive that the package document calls so."""
+    place = posixpath.join(posixpath.dirname(package), unquote(urldefrag(href).url))
+    return posixpath.normpath(place).lstrip("/")
 
 
 def _spine(book: Element) -> list[str]:

@@ -70,10 +70,12 @@ def _texts(part: EmailMessage, name: str, depth: int) -> Iterator[str]:
     elif kind == "message/rfc822":
         for each in inner:
             yield from _message(each, name, depth + 1)
+    elif kind == "message/delivery-status":  # its parts have headers alone
+        yield "\n\n".join(filter(None, (head("", each.items()) for each in inner)))
     elif part.is_multipart():
         for each in inner:
             yield from _texts(each, name, depth + 1)
-    elif part.get_content_maintype() == "text" and kind != "text/css" and not part.get_filename():
+    elif _is_text(part):
         text = decode(cast(bytes, part.get_payload(decode=True)), name, str(part.get_content_charset("")))
         if text := (whole(text) if kind == "text/html" else undecorated(text)).strip():
             yield text
@@ -83,8 +85,17 @@ def _rank(part: EmailMessage) -> int:
     return next(rank for rank, start in enumerate(_PREFERRED) if part.get_content_type().startswith(start))
 
 
+def _is_text(part: EmailMessage) -> bool:
+    """Also one that should have parts, which its boundary does not tell apart."""
+    kind = part.get_content_type()
+    return part.get_content_maintype() in ("text", "multipart") and kind != "text/css" and not part.get_filename()
+
+
 def _attached(message: EmailMessage) -> Iterator[str]:
-    """The names of files; pictures that the text shows in place have an id, and are none."""
+    """The names of files, or what they are; pictures that the text shows in place have an id, and are none."""
     for part in message.walk():
-        if not part.is_multipart() and (file := part.get_filename()) and not part.get("Content-ID"):
-            yield " ".join(file.split())
+        shown = part.get_content_maintype() == "image" and part.get("Content-ID")
+        if part.is_multipart() or _is_text(part) or part.get_content_type() == "text/css":
+            continue
+        if not shown or part.get_content_disposition() == "attachment":
+            yield " ".join((part.get_filename() or part.get_content_type()).split())

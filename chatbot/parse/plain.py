@@ -23,6 +23,8 @@ _CENTRAL = ("Croatian", "Czech", "Hungarian", "Polish", "Romanian", "Slovak", "S
 _OWN = dict.fromkeys(_CENTRAL, "cp1250") | {"Turkish": "cp1254"}  # of languages that cp1252 lacks letters of
 _WINDOWS = re.compile(rb"[\x80-\x9f]")
 _NEAR = 0.05  # in charset-normalizer's measures: its order means little within it
+_DAMAGED = 0.1  # bytes that are no UTF-8, to a character of several bytes that is: fewer are damage, not an encoding
+_BEYOND_ASCII = bytes(range(128, 256))
 _NOT_TEXT = 0.02  # of the characters being controls or undecodable: more is a binary file
 
 
@@ -32,7 +34,7 @@ def read(path: Path, name: str) -> Document:
 
 
 def decode(data: bytes, name: str, declared: str = "") -> str:
-    """Byte order mark, else strict UTF-8, else the `declared` encoding, else the likeliest.
+    """Byte order mark, else UTF-8, but for a few damaged bytes, else the `declared` encoding, else the likeliest.
 
     Raises UnreadableDocument if that is not text.
     """
@@ -68,7 +70,10 @@ def _utf8(data: bytes) -> str:
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
-        return ""
+        text = data.decode("utf-8", "replace")
+        damaged, ascii = text.count("\ufffd"), len(data.translate(None, _BEYOND_ASCII))
+        if damaged > _DAMAGED * (len(text) - ascii - damaged):
+            return ""
     return "" if b"\x1b$" in data or b"\x1b(" in data else "utf-8"  # ISO-2022 is valid ASCII, with escapes
 
 

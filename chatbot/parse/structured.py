@@ -44,7 +44,19 @@ def _parsed(text: str) -> Value:
 
 
 def _value(text: str) -> Value:
-    return json.loads(text, parse_int=str, parse_float=str)
+    return json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=_Object)
+
+
+class _Object(dict[str, Value]):
+    """What an object says of a key for the first time, and, in `again`, what it says of one that it has."""
+
+    def __init__(self, pairs: list[tuple[str, Value]]) -> None:
+        self.again: list[tuple[str, Value]] = []
+        for key, value in pairs:
+            if key in self:
+                self.again.append((key, value))
+            else:
+                self[key] = value
 
 
 def _lines(value: Value, path: str) -> Iterator[str]:
@@ -79,7 +91,8 @@ def _leaves(value: Value, path: str) -> Iterator[tuple[str, str]]:
 
 def _children(value: Value, path: str) -> Iterator[tuple[str, Value]]:
     if isinstance(value, dict):
-        yield from ((f"{path}.{key}" if path else key, inner) for key, inner in value.items())
+        pairs = [*value.items(), *value.again] if isinstance(value, _Object) else value.items()
+        yield from ((f"{path}.{key}" if path else key, inner) for key, inner in pairs)
     elif isinstance(value, list) and not _plain(value):
         yield from ((f"{path}[{i}]", inner) for i, inner in enumerate(value))
 
@@ -101,12 +114,20 @@ def _plain(values: list[Value]) -> bool:
 
 
 def _cells(cells: list[Value]) -> Iterator[str]:
-    """Text as it is; code, and what it wrote as text, fenced."""
-    for cell in cells:
-        source = "".join(cell.get("source", ""))
+    """Text as it is; code, and what it wrote as text, fenced. A part that is not as it should be is taken for empty."""
+    for cell in filter(_is_object, cells):
+        source = _joined(cell.get("source"))
         if cell.get("cell_type") == "code":
-            outputs = cell.get("outputs", [])
-            written = (output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
-            yield from (f"```\n{text.strip()}\n```" for text in [source, *map("".join, written)] if text.strip())
+            outputs = filter(_is_object, cell.get("outputs") or [])
+            written = (output.get("text") or (output.get("data") or {}).get("text/plain") for output in outputs)
+            yield from (f"```\n{text.strip()}\n```" for text in [source, *map(_joined, written)] if text.strip())
         elif source.strip():
             yield source
+
+
+def _is_object(value: Value) -> bool:
+    return isinstance(value, dict)
+
+
+def _joined(lines: Value) -> str:
+    return "".join(map(str, lines)) if isinstance(lines, list | str) else ""

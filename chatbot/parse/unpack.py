@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from lzma import LZMAError
 from pathlib import Path
 
 from chatbot.errors import PackedFiles, UnreadableDocument, room
@@ -58,8 +59,13 @@ class _Unpacking:
         self._bytes_left -= sum(entry.file_size for entry in entries)
         if self._members_left < 0 or self._bytes_left < 0:
             raise UnreadableDocument(f"{name!r} is too much, with what it was packed with: give it by itself")
+        names = _names(entries)
+        if not any(names):
+            raise UnreadableDocument(
+                f"{name!r} holds no file to read, or only hidden ones: pack what you want to ask about"
+            )
         with zipfile.ZipFile(path) as opened:
-            for entry, inside in zip(entries, _names(entries), strict=True):
+            for entry, inside in zip(entries, names, strict=True):
                 if inside:
                     yield from self._member(opened, entry, f"{name}/{inside}", depth)
 
@@ -87,7 +93,7 @@ def _extract(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, file: P
     try:
         with room(file), opened.open(entry) as packed, file.open("wb") as out:
             shutil.copyfileobj(packed, out)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError, ValueError, OSError) as error:
         raise UnreadableDocument(f"{name!r} is damaged, or packed in a way that is not read: pack it again") from error
 
 
@@ -97,9 +103,13 @@ def _names(entries: list[zipfile.ZipInfo]) -> list[str]:
     A name that is not marked as UTF-8 is in the encoding of whoever packed it, the same for all of them.
     """
     unmarked = [entry.filename for entry in entries if not entry.flag_bits & _UTF8 and not entry.filename.isascii()]
-    raw = "\n".join(unmarked).encode("cp437", "replace")  # what zipfile took it for
-    guessed = dict(zip(unmarked, decode(raw, "names").split("\n"), strict=False)) if unmarked else {}
-    return [_safe(guessed.get(entry.filename, entry.filename)) for entry in entries]
+    raw = "\n".join(" ".join(name.split()) for name in unmarked).encode("cp437", "replace")  # what zipfile took it for
+    try:
+        guessed = decode(raw, "names").split("\n") if unmarked else []
+    except UnreadableDocument:  # they are no text: the files are had all the same
+        guessed = unmarked
+    known = dict(zip(unmarked, guessed, strict=False))
+    return [_safe(known.get(entry.filename, entry.filename)) for entry in entries]
 
 
 def _safe(name: str) -> str:

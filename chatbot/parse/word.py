@@ -66,7 +66,7 @@ def _styles(part: DocumentPart) -> tuple[dict[str, int], set[str]]:
             label = (ancestor.name or "").lower()
             if label == "title":
                 headings.setdefault(style.style_id, 1)
-            elif label.startswith("heading ") and label[8:].isdigit():
+            elif label.startswith("heading ") and label[8:].isdecimal():
                 headings.setdefault(style.style_id, int(label[8:]))
             elif label.startswith("list"):
                 items.add(style.style_id)
