@@ -18,7 +18,7 @@ from chatbot.events import Answered, Event, Retrieved, Rewritten, Token
 from chatbot.generate import RAG_TOKEN, Mixing, generate
 from chatbot.generators.base import Generator
 from chatbot.language import detect, words
-from chatbot.prompt import Prompt, answer_prompts, chat_prompt, excerpt, words_for
+from chatbot.prompt import WORDS, Prompt, answer_prompts, chat_prompt, excerpt, words_for
 from chatbot.retrieve import Finder
 from chatbot.rewrite import FUNCTION_WORDS, Rewriter
 from chatbot.sampling import GREEDY, Sampling, ended, loops
@@ -148,7 +148,7 @@ class Dialogue:
                 return _withheld(found, put.unsure)
             text = put.nothing_found if found.hits else put.no_documents
             return Reply(text, weights=found.prior, abstained=True)
-        if reply.confidence < self._least_confidence or repeats(conversation, query, reply):
+        if reply.confidence < self._least_confidence or _is_ours(reply) or repeats(conversation, query, reply):
             return _withheld(found, put.unsure, reply.confidence)
         return reply
 
@@ -195,6 +195,11 @@ def _about_the_same(some: Query, other: Query) -> bool:
     """Whether one asks with no word of content that the other has not."""
     asked, before = (_words(query.question) - FUNCTION_WORDS for query in (some, other))
     return bool(asked and before) and (asked <= before or before <= asked)
+
+
+def _is_ours(reply: Reply) -> bool:
+    """Whether it is what is said in place of a reply: small generators copy that from earlier turns."""
+    return any(reply.text.startswith((put.unsure.strip(), put.nothing_found)) for put in WORDS.values())
 
 
 def _withheld(found: Retrieved, unsure: str, confidence: float = 0.0) -> Reply:

@@ -342,6 +342,21 @@ def test_a_reply_that_leaves_out_a_word_of_one_to_another_question_is_withheld(
     assert all(prompt.conversation == () for prompt in heard)
 
 
+def test_what_is_said_in_place_of_a_reply_is_withheld_where_a_generator_says_it(
+    open_scripted: Open, documents: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = "I can't answer this reliably from the documents. The closest passage says: soup"
+    monkeypatch.setattr(
+        "chatbot.assemble.Scripted", lambda: Scripted(lambda prompt: copied if prompt.passage else "No idea at all.")
+    )
+    chatbot = open_scripted(k=1)
+    list(chatbot.knowledge.add_all(documents))
+    (turn,) = say(chatbot, "What does the canteen serve?")
+    assert turn.reply.abstained
+    assert not turn.reply.citations
+    assert "serves soup" in turn.reply.text
+
+
 def test_half_a_character_in_a_question_is_a_mark(open_scripted: Open, documents: list[Path]) -> None:
     chatbot = open_scripted(k=1)
     list(chatbot.knowledge.add_all(documents))
