@@ -647,10 +647,13 @@ def test_a_query_encoder_that_learns_begins_with_the_prior_of_the_chat(metric: M
     torch.testing.assert_close(prior, torch.tensor(found.log_prior), atol=1e-5, rtol=1e-5)
 
 
-def test_passages_that_read_alike_are_weighed_and_taught_as_one(branches: TrainableCausal, tiny_llama: Path) -> None:
+@pytest.mark.parametrize(("gold", "lacking"), [("", []), ("1", ["the sea is deep"])])
+def test_passages_that_read_alike_are_weighed_and_taught_as_one(
+    gold: str, lacking: Sequence[str], branches: TrainableCausal, tiny_llama: Path
+) -> None:
     texts = ("a red box", "a red box", "the sea is deep", "a road")
     passages = tuple(Passage(str(place), "d", "D", text) for place, text in enumerate(texts))
-    row = Row(1, (), "what is in the red box", passages, ("red",), gold=frozenset("1"))
+    row = Row(1, (), "what is in the red box", passages, ("red",), gold=frozenset(gold))
     prior = (0.2, 0.2, 0.35, 0.05, 0.2)
     made = Found(passages, tuple(map(math.log, prior)), Hashing().parts(texts))
     trained = Maker(branches, "none", 0.3).mixture(row, made)
@@ -659,7 +662,7 @@ def test_passages_that_read_alike_are_weighed_and_taught_as_one(branches: Traina
     )
     wanted = chats_loss(Causal(str(tiny_llama)), prompts, prior, Mixing(least_prior=0.3), trained.targets)
     assert float(Losses(branches, (), Objective())([trained])[0]) == pytest.approx(wanted, abs=1e-3)
-    assert [trained.prompts[place].passage for place in trained.lacking] == ["the sea is deep"]
+    assert [trained.prompts[place].passage for place in trained.lacking] == lacking
 
 
 def test_a_query_encoder_is_asked_nothing_where_no_passage_is_read() -> None:
