@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -37,6 +38,11 @@ class Broken(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(f"exit {status}")
         self.status = status
+
+    @property
+    def killed(self) -> bool:
+        """By the system for want of memory, or by a person: it may be no fault of what it was asked."""
+        return self.status == -getattr(signal, "SIGKILL", 9)
 
 
 class Confined:

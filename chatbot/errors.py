@@ -33,6 +33,10 @@ class UnreadableDocument(InputError):
     """A file gives no text: empty, encrypted, truncated, too large, or of a type that is not read."""
 
 
+class ReadingInterrupted(UnreadableDocument):
+    """Reading a file took too long, or its process was killed: on a machine with less to do it may go well."""
+
+
 class PackedFiles(UnreadableDocument):
     """A zip of files, which is no document itself: `chatbot.parse.unpack` takes them out."""
 

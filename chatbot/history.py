@@ -9,7 +9,7 @@ import json
 import re
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
@@ -42,10 +42,20 @@ _TABLES = (
     )""",
     "CREATE TABLE unread (name TEXT PRIMARY KEY) WITHOUT ROWID",  # files that were named once
 )
-_ASKED = """CREATE TABLE asked (
+_ASKED_ONE = """CREATE TABLE asked (
     key TEXT PRIMARY KEY REFERENCES conversations (key), id TEXT NOT NULL, utterance TEXT NOT NULL, text TEXT NOT NULL,
     note TEXT NOT NULL
 ) WITHOUT ROWID"""
+_ASKED = (
+    "ALTER TABLE asked RENAME TO asked_one",
+    """CREATE TABLE asked (
+        number INTEGER PRIMARY KEY, key TEXT NOT NULL REFERENCES conversations (key), id TEXT NOT NULL,
+        utterance TEXT NOT NULL, text TEXT NOT NULL, note TEXT NOT NULL
+    )""",
+    "CREATE UNIQUE INDEX asked_by_key ON asked (key, id)",
+    "INSERT INTO asked (key, id, utterance, text, note) SELECT key, id, utterance, text, note FROM asked_one",
+    "DROP TABLE asked_one",
+)
 
 
 UNANSWERED = 1000  # questions without a reply: a script asks more than are ever answered, and would fill the disk
@@ -103,20 +113,25 @@ class History:
                 "the others stay"
             ) from error
 
-    def ask(self, key: str, asked: Asked) -> None:
-        """Keeps a question that has no reply yet, in place of an earlier one of its conversation; of all that have none
-        the latest `UNANSWERED`. Raises UnreadableData as `save` does."""
+    def ask(self, key: str, asked: Asked, beside: Collection[str] = ()) -> None:
+        """Keeps a question that has no reply yet, in place of the earlier ones of its conversation but for those whose
+        ids are in `beside`: they are being answered too. Of all that have no reply it keeps the latest `UNANSWERED`.
+        Raises UnreadableData as `save` does."""
         _check(key)
         with self._writing() as connection:
             connection.execute(
                 "INSERT INTO conversations VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET changed = excluded.changed",
                 (key, _title(asked.utterance), datetime.now(UTC).timestamp()),
             )
+            for (id,) in connection.execute("SELECT id FROM asked WHERE key = ?", (key,)).fetchall():
+                if id not in beside:
+                    connection.execute("DELETE FROM asked WHERE key = ? AND id = ?", (key, id))
             row = (key, asked.id, _ascii(asked.utterance), _ascii(asked.text), _ascii(asked.note))
-            connection.execute("INSERT OR REPLACE INTO asked VALUES (?, ?, ?, ?, ?)", row)
-            latest = "SELECT key FROM asked JOIN conversations USING (key) ORDER BY changed DESC LIMIT -1 OFFSET ?"
-            for (old,) in connection.execute(latest, (UNANSWERED,)).fetchall():
-                connection.execute("DELETE FROM asked WHERE key = ?", (old,))
+            into = "INSERT OR REPLACE INTO asked (key, id, utterance, text, note) VALUES (?, ?, ?, ?, ?)"
+            connection.execute(into, row)
+            latest = "SELECT number, key FROM asked ORDER BY number DESC LIMIT -1 OFFSET ?"
+            for number, old in connection.execute(latest, (UNANSWERED,)).fetchall():
+                connection.execute("DELETE FROM asked WHERE number = ?", (number,))
                 _drop_empty(connection, old)
 
     def end(self, key: str, asked: Asked) -> None:
@@ -127,12 +142,13 @@ class History:
                 (_ascii(asked.text), _ascii(asked.note), key, asked.id),
             )
 
-    def asked(self, key: str) -> Asked | None:
-        """The question that has no reply; None where every one has. Raises UnreadableData where it is damaged."""
+    def asked(self, key: str) -> tuple[Asked, ...]:
+        """The questions that have no reply, the earliest first. Raises UnreadableData where one is damaged."""
         with self._reading() as connection:
-            row = connection.execute("SELECT id, utterance, text, note FROM asked WHERE key = ?", (key,)).fetchone()
+            select = "SELECT id, utterance, text, note FROM asked WHERE key = ? ORDER BY number"
+            found = connection.execute(select, (key,)).fetchall()
         with self._undamaged(key):
-            return Asked(row[0], *map(json.loads, row[1:])) if row else None
+            return tuple(Asked(id, *map(json.loads, texts)) for id, *texts in found)
 
     def take_back(self, key: str, id: str) -> None:
         """Forgets the question of that id; one that began a conversation takes it along."""
@@ -213,10 +229,15 @@ def _to_1(connection: sqlite3.Connection) -> None:
 
 
 def _to_2(connection: sqlite3.Connection) -> None:
-    connection.execute(_ASKED)
+    connection.execute(_ASKED_ONE)
 
 
-_SCHEMA = Schema("the store of conversations", 0x4D617268, (_to_1, _to_2))  # "Marh"
+def _to_3(connection: sqlite3.Connection) -> None:
+    for statement in _ASKED:
+        connection.execute(statement)
+
+
+_SCHEMA = Schema("the store of conversations", 0x4D617268, (_to_1, _to_2, _to_3))  # "Marh"
 
 
 def _drop_empty(connection: sqlite3.Connection, key: str) -> None:

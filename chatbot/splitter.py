@@ -12,7 +12,7 @@ from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from chatbot.confined import MAX_MEMORY, Broken, Check, Confined, Late, packed, serve, unhindered
-from chatbot.errors import UnreadableDocument
+from chatbot.errors import ReadingInterrupted, UnreadableDocument
 from chatbot.language import detect
 from chatbot.passage import Document, Heading, Page, Passage
 from chatbot.split import Cutter, passages
@@ -67,12 +67,12 @@ class Splitter:
         try:
             answer = self._answer(request, timeout_s, check, keep=characters <= _SMALL)
         except Late as error:
-            raise UnreadableDocument(
+            raise ReadingInterrupted(
                 f"{document.name!r} could not be split into passages within {timeout_s:.0f} seconds: "
                 "split it into smaller files"
             ) from error
         except Broken as error:
-            raise UnreadableDocument(
+            raise (ReadingInterrupted if error.killed else UnreadableDocument)(
                 f"{document.name!r} could not be split into passages, its process ended (exit {error.status}): "
                 "is there enough memory? Else split it into smaller files"
             ) from error

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from chatbot.catalogue import Entry
 from chatbot.embedders.base import Vectors
-from chatbot.errors import UnknownDocument, UnreadableDocument
+from chatbot.errors import ReadingInterrupted, UnknownDocument, UnreadableDocument
 from chatbot.index.base import Space, VectorStore
 from chatbot.passage import Document, Passage
 from chatbot.progress import Progress, silent
@@ -221,7 +221,11 @@ class Upkeep:
             old = self._catalogue.passages_of(document_id)
         except UnknownDocument:  # deleted meanwhile
             return
-        document, passages = self._read_again(entry, check)
+        try:
+            document, passages = self._read_again(entry, check)
+        except ReadingInterrupted as error:
+            log.warning("%r stays split as it is until the next start: %s", entry.name, error)
+            return
         if not passages or list(map(_cut, passages)) == list(map(_cut, old)):
             with self._stores.writing():
                 check()
@@ -246,10 +250,13 @@ class Upkeep:
                 each.store.delete_ids([passage.id for passage in old], key)
 
     def _read_again(self, entry: Entry, check: Callable[[], None]) -> tuple[Document, list[Passage]]:
-        """No passages, nor pages, where it cannot be read or split: it stays as it is, and is not tried again."""
+        """No passages, nor pages, where it cannot be read or split: it stays as it is, and is not tried again. Raises
+        ReadingInterrupted where it may be another time."""
         try:
             document = self._document(entry, check)
             return document, self._stores.split(document, entry.id, check)[0]
+        except ReadingInterrupted:
+            raise
         except (UnreadableDocument, ValueError) as error:
             log.warning("%r stays split as it is: %s", entry.name, error)
             return Document(entry.name, entry.kind, (), entry.notice), []

@@ -254,18 +254,18 @@ def test_a_full_disk_is_said_as_such_and_what_was_stored_still_is(
 def test_a_question_is_kept_before_its_reply_and_goes_as_that_comes(tmp_path: Path) -> None:
     history = History(tmp_path / "c")
     history.ask("k", Asked("1", "Is \ud83d half?"))
-    assert history.asked("k") == Asked("1", "Is \ud83d half?") and history.load("k") is None
+    assert history.asked("k") == (Asked("1", "Is \ud83d half?"),) and history.load("k") is None
     assert [key for key, *_ in history.list()] == ["k"]
     stopped = Asked("1", "Is \ud83d half?", "It", "stopped")
     history.end("k", stopped)
-    assert History(tmp_path / "c").asked("k") == stopped
+    assert History(tmp_path / "c").asked("k") == (stopped,)
     history.ask("k", Asked("2", "Again?"))
     history.end("k", stopped)  # too late
-    assert history.asked("k") == Asked("2", "Again?")
+    assert history.asked("k") == (Asked("2", "Again?"),)
     history.save("k", Conversation(turns("Other?")), answered="1")  # another tab's
-    assert history.asked("k") == Asked("2", "Again?")
+    assert history.asked("k") == (Asked("2", "Again?"),)
     history.save("k", Conversation(turns("Other?", "Again?")), answered="2")
-    assert history.asked("k") is None and history.load("k") == Conversation(turns("Other?", "Again?"))
+    assert history.asked("k") == () and history.load("k") == Conversation(turns("Other?", "Again?"))
 
 
 def test_a_question_that_is_taken_back_takes_the_conversation_along_which_it_began(tmp_path: Path) -> None:
@@ -274,13 +274,13 @@ def test_a_question_that_is_taken_back_takes_the_conversation_along_which_it_beg
     for key in ("k", "new"):
         history.ask(key, Asked("1", "Why?"))
         history.take_back(key, "another")
-        assert history.asked(key) == Asked("1", "Why?")
+        assert history.asked(key) == (Asked("1", "Why?"),)
         history.take_back(key, "1")
-        assert history.asked(key) is None
+        assert history.asked(key) == ()
     assert [title for _, title, _ in history.list()] == ["Before?"]
     history.ask("k", Asked("2", "Why?"))
     history.delete("k")
-    assert history.asked("k") is None and history.list() == []
+    assert history.asked("k") == () and history.list() == []
 
 
 @pytest.mark.parametrize("key", ["../escape", "", "x" * 65])
@@ -290,17 +290,36 @@ def test_a_question_is_kept_under_a_usable_key_alone(tmp_path: Path, key: str) -
         history.ask(key, Asked("1", "Why?"))
     history.end(key, Asked("1", "Why?"))
     history.take_back(key, "1")
-    assert history.asked(key) is None
+    assert history.asked(key) == ()
 
 
-def test_a_store_of_the_first_version_keeps_its_conversations_and_takes_questions(tmp_path: Path) -> None:
+def test_questions_that_are_asked_in_one_conversation_at_once_are_all_kept(tmp_path: Path) -> None:
+    history = History(tmp_path / "c")
+    first, second, third = (Asked(id, f"{id}?") for id in "213")
+    history.ask("k", first)
+    history.ask("k", second, beside=["2"])
+    assert history.asked("k") == (first, second)
+    history.save("k", Conversation(turns("1?")), answered="1")
+    assert history.asked("k") == (first,)
+    history.ask("k", third)  # the one before was cut off
+    assert history.asked("k") == (third,)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_store_of_an_earlier_version_keeps_its_conversations_and_takes_questions(
+    tmp_path: Path, version: int
+) -> None:
     History(tmp_path / "c").save("k", Conversation(turns("a")))
     with sqlite3.connect(tmp_path / "c.sqlite") as connection:
         connection.execute("DROP TABLE asked")
-        connection.execute("PRAGMA user_version = 1")
+        if version == 2:
+            connection.execute("CREATE TABLE asked (key PRIMARY KEY, id TEXT, utterance TEXT, text TEXT, note TEXT)")
+            connection.execute("""INSERT INTO asked VALUES ('k', 'i', '"Why?"', '"It"', '"stopped"')""")
+        connection.execute(f"PRAGMA user_version = {version}")
     history = History(tmp_path / "c")
+    assert history.asked("k") == (Asked("i", "Why?", "It", "stopped"),) * (version == 2)
     history.ask("k", Asked("1", "b"))
-    assert history.load("k") == Conversation(turns("a")) and history.asked("k") == Asked("1", "b")
+    assert history.load("k") == Conversation(turns("a")) and history.asked("k") == (Asked("1", "b"),)
 
 
 def test_of_questions_that_never_got_a_reply_the_latest_are_kept(tmp_path: Path) -> None:
@@ -310,8 +329,8 @@ def test_of_questions_that_never_got_a_reply_the_latest_are_kept(tmp_path: Path)
     history.ask("answered", Asked("a", "And then?"))
     for n in range(UNANSWERED):
         history.ask(f"k{n}", Asked(str(n), "Is anybody there?"))
-    assert history.asked("answered") is None and history.load("answered") == answered
-    assert history.asked("k0") == Asked("0", "Is anybody there?")
+    assert history.asked("answered") == () and history.load("answered") == answered
+    assert history.asked("k0") == (Asked("0", "Is anybody there?"),)
     history.ask("one-more", Asked("b", "Is anybody there?"))
     keys = [key for key, *_ in history.list()]
     assert len(keys) == UNANSWERED + 1 and "k0" not in keys and {"answered", "k1", "one-more"} <= set(keys)

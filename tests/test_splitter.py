@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -268,3 +269,31 @@ def test_a_document_that_cannot_be_split_again_stays_as_it_is_and_is_not_tried_a
     assert not after.knowledge.is_outdated()
     after.check()
     after.close()
+
+
+@on_linux
+def test_a_document_whose_process_was_killed_is_split_again_at_the_next_start(folder: Path, tmp_path: Path):
+    before = Home(folder, passage_tokens=20)
+    before.knowledge.add(write(tmp_path, "slow.txt", STALLS))
+    kept = set(before.catalogue.passage_ids())
+    before.close()
+    others, ended = processes(), threading.Event()
+
+    def kill() -> None:
+        while not ended.wait(0.2):
+            for process in processes() - others:
+                os.kill(process, signal.SIGKILL)
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    after = Home(folder, Stalling(), passage_tokens=60)
+    after.knowledge.rebuild()
+    ended.set()
+    killing.join()
+    assert set(after.catalogue.passage_ids()) == kept and after.knowledge.is_outdated()
+    after.close()
+    later = Home(folder, passage_tokens=60)
+    later.knowledge.rebuild()
+    assert not later.knowledge.is_outdated() and len(later.catalogue.passage_ids()) < len(kept)
+    later.check()
+    later.close()

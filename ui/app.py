@@ -18,7 +18,7 @@ from ui.assets import asset, keeping, listing, stylesheet
 from ui.chat import RagChat
 from ui.documents import Documents
 from ui.guard import guard
-from ui.i18n import Texts, texts
+from ui.i18n import Texts, said, texts
 from ui.keys import OWN_KEY, new_key, usable
 from ui.run import Progress
 from ui.thread import Aside, Asking, noted, running
@@ -145,7 +145,7 @@ class App(gr.Blocks):
             unchanged = (gr.skip(),) * len(self.chat.shown)
             return *self._listed(asking.key, _with(mine, asking.key), request), asking.key, gr.skip(), *unchanged
         key = usable(key) or new_key()
-        if self.chat.coming(key) is None and self._kept(key, request) == (Conversation(), None):
+        if self.chat.coming(key) is None and self._kept(key, request) == (Conversation(), ()):
             # nothing is drawn: the first question may be asked while this runs, and would be wiped away
             return *self._listed(key, mine, request), key, gr.skip(), *(gr.skip(),) * len(self.chat.shown)
         return self._showing(key, mine, request)
@@ -198,7 +198,7 @@ class App(gr.Blocks):
         request: gr.Request,
     ) -> tuple[Any, ...]:
         key = str(chosen.key)
-        if self.chat.coming(key) is None and self._kept(key, request) == (Conversation(), None):
+        if self.chat.coming(key) is None and self._kept(key, request) == (Conversation(), ()):
             warn(self.chat.words(request)["conversation.gone"], self.chat.words(request))
             key = new_key()
         return self._showing(key, mine, request, asking)
@@ -214,9 +214,8 @@ class App(gr.Blocks):
         request: gr.Request,
     ) -> tuple[Any, ...]:
         gone = str(chosen.key)
-        self.chat.stop_all(gone)
         try:
-            self._chatbot.history.delete(gone)
+            self.chat.delete(gone)
         except MarginaliaError as error:
             warn(str(error), self.chat.words(request))
         else:
@@ -225,19 +224,20 @@ class App(gr.Blocks):
         unchanged = (gr.skip(),) * len(self.chat.shown)
         return *self._listed(key, mine, request), gr.skip(), gr.skip(), *unchanged
 
-    def _kept(self, key: str, request: gr.Request) -> tuple[Conversation, Asked | None]:
+    def _kept(self, key: str, request: gr.Request) -> tuple[Conversation, tuple[Asked, ...]]:
+        """With the questions that have no reply, those that are being answered too."""
         try:
             return self._chatbot.history.load(key) or Conversation(), self._chatbot.history.asked(key)
         except MarginaliaError as error:
             warn(str(error), self.chat.words(request))
-            return Conversation(), None
+            return Conversation(), ()
 
     def _keep(
         self, key: str, conversation: Conversation, known: Conversation, request: gr.Request
     ) -> Conversation | None:
         """What is stored then; None where it cannot be: it stays on the page, and the next turn tries again."""
         try:
-            return self._chatbot.history.save(key, conversation, known)
+            return self.chat.save(key, conversation, known)
         except MarginaliaError as error:
             warn(str(error), self.chat.words(request))
             return None
@@ -245,15 +245,19 @@ class App(gr.Blocks):
     def _showing(self, key: str, mine: str, request: gr.Request, leaving: Asking | None = None) -> tuple[Any, ...]:
         words, coming = self.chat.words(request), self.chat.coming(key)
         conversation, asked = self._kept(key, request)
-        asides = () if coming is not None or asked is None else (_unanswered(asked, conversation, words),)
+        asides = () if coming is not None else tuple(_unanswered(each, conversation, words) for each in asked)
         shown = self.chat.show(conversation, words, asides, leaving, coming)
         mine = _with(mine, key) if coming or asked or conversation.turns else mine
         return *self._listed(key, mine, request), key, conversation, *shown
 
     def _listed(self, key: str, mine: str, request: gr.Request) -> tuple[Any, ...]:
-        own = set(_keys(mine))
-        rows = [row for row in self._chatbot.history.list() if row[0] in own or not self._shared]
-        return key, mine, render.conversations(rows, key, self.chat.words(request))
+        """Where they cannot be listed, why stands in their place."""
+        own, words = set(_keys(mine)), self.chat.words(request)
+        try:
+            rows = [row for row in self._chatbot.history.list() if row[0] in own or not self._shared]
+        except MarginaliaError as error:
+            return key, mine, render.notice(said(str(error), words))
+        return key, mine, render.conversations(rows, key, words)
 
     def _tell_about(self, request: gr.Request) -> str:
         words, chosen = self.chat.words(request), self._chatbot.settings

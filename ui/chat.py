@@ -87,7 +87,7 @@ class RagChat(gr.Blocks):
         """gradio goes on with 40 events at once, over all. Those of ours that wait for a reply take no thread, and must
         take no other event's place either."""
         for page in gr.Blocks.get_instances():  # wherever this is rendered
-            if any(function.fn == self._watch for function in page.fns.values()):
+            if self in chats(page):
                 page._queue.active_jobs.extend([None] * (WATCHING + WAITING))
 
     # -- what is on the page
@@ -154,6 +154,8 @@ class RagChat(gr.Blocks):
                     html_template="",
                     js_on_load=asset("live.js"),
                     apply_default_css=False,
+                    kept=self._kept,
+                    disconnected=words["disconnected"],
                     elem_classes="mg-live",
                 )
                 self._place = gr.HTML(
@@ -217,9 +219,13 @@ class RagChat(gr.Blocks):
         """Ends a turn in progress, on every page that watches it."""
         self._replies.stop(asking)
 
-    def stop_all(self, key: str) -> None:
-        """Ends every turn in progress of the conversation that is kept under this key."""
-        self._replies.stop_all(key)
+    def save(self, key: str, conversation: Conversation, known: Conversation) -> Conversation:
+        """What is stored under this key then: see `History.save`."""
+        return self._replies.save(key, conversation, known)
+
+    def delete(self, key: str) -> None:
+        """Deletes the conversation that is kept under this key, with every turn in progress of it."""
+        self._replies.delete(key)
 
     def _draw(self, conversation: Conversation, words: Texts, asides: tuple[Aside, ...]) -> tuple[Any, ...]:
         turns = conversation.turns
@@ -285,7 +291,15 @@ class RagChat(gr.Blocks):
         for wanted in (self._panel.place, self._place.further):
             wanted(self._show_place, states, [self._place], **quick)
         gr.on([self.load, self._textbox.submit], self._tell, None, [self._notice], **quick)
-        translated = [self._messages, self._correction, self._search, self._textbox, self._new_chat, self._panel]
+        translated = [
+            self._messages,
+            self._correction,
+            self._search,
+            self._textbox,
+            self._new_chat,
+            self._panel,
+            self._live,
+        ]
         if self._chooser:
             self._chooser.listen(self.words)
             translated += self._chooser.translated
@@ -399,6 +413,9 @@ class RagChat(gr.Blocks):
         self, conversation: Conversation, asides: tuple[Aside, ...], asking: Asking | None, request: gr.Request
     ) -> AsyncGenerator[tuple[Any, ...], None]:
         """For a page that has heard nothing of its reply for a while: what it missed, and how it goes on."""
+        if asking is None and not conversation.turns and not asides:  # the session is gone, with all that it held
+            yield *_unchanged(self._drawn[:-1]), _idle(), gr.skip(), {"gone": time.time_ns()}
+            return
         if asking is None:  # it has ended
             words = self.words(request)
             _, _, _, *drawn = self._draw(conversation, words, asides)
@@ -544,8 +561,15 @@ class RagChat(gr.Blocks):
             gr.Textbox(placeholder=words["placeholder"], label=words["placeholder"]),
             gr.Button(words["new_chat"]),
             gr.HTML(empty=render.no_sources_yet(words), **_spoken(words)),
+            gr.HTML(disconnected=words["disconnected"]),
             *(self._chooser.translate(words) if self._chooser else ()),
         )
+
+
+def chats(page: gr.Blocks) -> list[RagChat]:
+    """Those that stand on a page, wherever it was rendered."""
+    owners = [getattr(function.fn, "__self__", None) for function in page.fns.values()]
+    return list({id(owner): owner for owner in owners if isinstance(owner, RagChat)}.values())
 
 
 def _unchanged(outputs: Sequence[gr.blocks.Block]) -> tuple[Any, ...]:

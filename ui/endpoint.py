@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from chatbot import Answered, Conversation, Event, MarginaliaError, Scope
-from ui.line import Full, Line
+from ui.line import Closed, Full, Line
 
 if TYPE_CHECKING:
     from chatbot import Chatbot
@@ -26,6 +26,8 @@ def offer_endpoint(chatbot: Chatbot, api_name: str, scope: Scope, line: Line) ->
             last = await asyncio.wrap_future(line.put("program", last_event))
         except Full as error:
             raise gr.Error("Too many are asking just now: ask again in a minute", print_exception=False) from error
+        except Closed as error:
+            raise gr.Error("The server is stopping: ask again once it is back", print_exception=False) from error
         except MarginaliaError as error:
             raise gr.Error(str(error), print_exception=False) from error
         if not isinstance(last, Answered):

@@ -19,6 +19,10 @@ class Full(Exception):
     """Too many wait."""
 
 
+class Closed(Exception):
+    """Nothing is done any more: the server ends."""
+
+
 class Line:
     """Does work in threads of its own, `width` at once (None: as many as come), of each kind in turn."""
 
@@ -28,11 +32,15 @@ class Line:
         self._waiting: dict[str, deque[_Work]] = {}  # the kind whose turn it is comes first
         self._running: set[Future[Any]] = set()
         self._threads = self._idle = 0
+        self._closed = False
 
     def put(self, kind: str, work: Callable[[], Any]) -> Future[Any]:
-        """Its result; cancelled before its turn it is not done. Raises Full where `most` of this kind wait."""
+        """Its result; cancelled before its turn it is not done. Raises Full where `most` of this kind wait, or
+        where the system starts no thread for it; Closed after `close`."""
         future: Future[Any] = Future()
         with self._changed:
+            if self._closed:
+                raise Closed
             kept = deque(each for each in self._waiting.get(kind, ()) if not each[1].cancelled())
             if len(kept) >= self._most:
                 raise Full
@@ -41,10 +49,20 @@ class Line:
             if self._idle < sum(map(len, self._waiting.values())) and (
                 self._width is None or self._threads < self._width
             ):
-                self._threads += 1
-                threading.Thread(target=self._serve, daemon=True, name="marginalia-reply").start()
+                self._start(future)
             self._changed.notify()
         return future
+
+    def _start(self, future: Future[Any]) -> None:
+        """Where the system has no thread left, those that there are go on with what waits."""
+        try:
+            threading.Thread(target=self._serve, daemon=True, name="marginalia-reply").start()
+        except RuntimeError as error:
+            if not self._threads:
+                future.cancel()
+                raise Full from error
+        else:
+            self._threads += 1
 
     def ahead(self, future: Future[Any]) -> int:
         """How many of its kind wait before it; 0 too where it waits no more."""
@@ -58,6 +76,7 @@ class Line:
     def close(self, seconds: float) -> None:
         """What waits is not done any more; what is being done has so long to end."""
         with self._changed:
+            self._closed = True
             waiting, running = [each for kind in self._waiting.values() for _, each in kind], set(self._running)
         for each in waiting:
             each.cancel()

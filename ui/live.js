@@ -36,19 +36,36 @@ const draw = () => {
 const told = () => {
   heard = Date.now();
   asked = false;
+  fruitless = 0;
+  if (props.value?.gone && coming()) giveUp(coming());
   draw();
   root.dispatchEvent(new CustomEvent('mg-shares', {detail: props.value}));
 };
 // A page whose stream has broken is asked for anew as soon as the server answers: gradio does so where it notices, and
-// opens no other stream where it does not.
-let lost = false, asked = false;
-const reload = async () => {
-  try { if ((await fetch(location.href, {cache: 'no-store'})).ok) location.reload(); } catch { /* no server yet */ }
+// opens no other stream where it does not. One that would not find its conversation again stays: it asks how the reply
+// goes on, and where nothing comes of that either, says so in the reply's place.
+let lost = false, asked = false, fruitless = 0;
+const remembers = () => {
+  try { sessionStorage.setItem('marginalia-asks', '1'); sessionStorage.removeItem('marginalia-asks'); return true; }
+  catch { return false; }
+};
+const giveUp = message => {
+  message.querySelectorAll('.mg-caret, .mg-waiting').forEach(node => node.remove());
+  put(message, 'beforeend', '<div class="mg-note"></div>', '.mg-note').textContent = props.disconnected;
+  message.classList.replace('mg-coming', 'mg-broken-off');
+};
+const again = async () => {
+  try { if (!(await fetch(location.href, {cache: 'no-store'})).ok) return; } catch { return; /* no server yet */ }
+  if (props.kept && remembers()) { location.reload(); return; }
+  heard = Date.now();
+  lost = false;
+  if (fruitless++ < 2) trigger('lost', {});
+  else if (coming()) giveUp(coming());
 };
 const look = () => {
   const quiet = (Date.now() - heard) / QUIET_MS;
-  if (!coming()) { heard = Date.now(); asked = lost = false; }
-  else if (lost || quiet > 2) reload();
+  if (!coming()) { heard = Date.now(); asked = lost = false; fruitless = 0; }
+  else if (lost || quiet > 2) again();
   else if (quiet > 1 && !asked) { asked = true; trigger('lost', {}); }
 };
 setInterval(look, 1000);

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
 from chatbot import EVERYTHING, Answered, Asked, Conversation, MarginaliaError, Retrieved, Rewritten, Scope, Token, Turn
-from ui.line import Full, Line
+from ui.line import Closed, Full, Line
 from ui.run import Broken, Progress, Replied
 from ui.scope import gone, narrowed
 from ui.thread import Asking
@@ -36,19 +37,29 @@ class Replies:
         self._chatbot, self._line = chatbot, line
         self._allowed, self._documents_tab = allowed, documents_tab
         self._coming: dict[str, Asking] = {}  # by run, the latest last
+        self._keeping = threading.Lock()  # what is deleted meanwhile is not kept any more
+        self._unkept: dict[str, list[Asking]] = {}  # by key, whose turns found no room: their questions may have
 
     def begin(self, asking: Asking) -> None:
         """Keeps the question, and has it answered. It ends at once, without a reply, where too many wait."""
         self._coming[asking.run.id] = asking
         if asking.key and len(asking.utterance) <= self._chatbot.settings.max_utterance:  # a longer one is refused
-            try:
-                self._chatbot.history.ask(asking.key, Asked(asking.run.id, asking.utterance))
-            except MarginaliaError:  # the page says so of the turn, unless there is room by then
-                log.warning("a question was not kept", exc_info=True)
+            self._keep_question(asking)
         try:
             asking.run.future = self._line.put("page", lambda: self._reply(asking))
         except Full:
             self._break(asking, "full")
+        except Closed:
+            self._break(asking, "cut_off")
+
+    def _keep_question(self, asking: Asking) -> None:
+        beside = [other.run.id for other in list(self._coming.values()) if other.key == asking.key]
+        try:
+            with self._keeping:
+                if not asking.run.unwanted:
+                    self._chatbot.history.ask(asking.key, Asked(asking.run.id, asking.utterance), beside)
+        except MarginaliaError:  # the page says so of the turn, unless there is room by then
+            log.warning("a question was not kept", exc_info=True)
 
     def coming(self, key: str) -> Asking | None:
         """What is being answered in the conversation of this key."""
@@ -90,11 +101,23 @@ class Replies:
             asking.run.future.cancel()
         return stopped
 
-    def stop_all(self, key: str) -> None:
-        """Of the conversation of this key: several tabs may be asking in it."""
+    def save(self, key: str, conversation: Conversation, known: Conversation) -> Conversation:
+        """What is stored then, see `History.save`: turns that were judged or taken back, and those that had found no
+        room, whose questions have their replies now. Raises what that raises."""
+        stored = self._chatbot.history.save(key, conversation, known)
+        self._settle(key, stored)
+        return stored
+
+    def delete(self, key: str) -> None:
+        """Deletes the conversation of this key for good: several tabs may be asking in it. Raises what
+        `History.delete` raises."""
         for asking in list(self._coming.values()):
             if asking.key == key:
+                asking.run.unwanted = True
                 self.stop(asking)
+        with self._keeping:
+            self._chatbot.history.delete(key)
+        self._unkept.pop(key, None)
 
     def take_back(self, key: str, id: str) -> None:
         """Forgets a question that got no reply."""
@@ -152,10 +175,26 @@ class Replies:
         if not asking.key:
             return None
         try:
-            return self._chatbot.history.save(asking.key, conversation, asking.known, answered=asking.run.id)
+            with self._keeping:
+                if asking.run.unwanted:
+                    return None
+                stored = self._chatbot.history.save(asking.key, conversation, asking.known, answered=asking.run.id)
         except MarginaliaError:
             log.warning("a turn was not kept", exc_info=True)
+            self._unkept.setdefault(asking.key, []).append(asking)
             return None
+        self._settle(asking.key, stored)
+        return stored
+
+    def _settle(self, key: str, stored: Conversation) -> None:
+        """Questions whose turns are stored now, after all, wait for no reply."""
+        said = {turn.utterance for turn in stored.turns}
+        unkept = self._unkept.pop(key, [])
+        for asking in unkept:
+            if asking.utterance in said:
+                self.take_back(key, asking.run.id)
+            else:
+                self._unkept.setdefault(key, []).append(asking)
 
     def _break(self, asking: Asking, note: str) -> bool:
         if not asking.run.decide(Broken(note)):

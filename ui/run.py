@@ -52,6 +52,7 @@ class Run:
         self.progress = Progress()
         self.ended: Replied | Broken | None = None
         self.future: Future[Any] | None = None
+        self.unwanted = False  # its conversation is deleted: nothing of it is kept
         self._lock, self._decided = threading.Lock(), False
         self._views: list[View] = []
 

@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from ui.app import App, build_app
 from ui.assets import theme
+from ui.chat import chats
 from ui.front import Fixed, OwnNames, OwnOrigins, OwnRoutes, Uploads, checked
 
 if TYPE_CHECKING:
@@ -51,9 +52,11 @@ def mount(
     @contextlib.asynccontextmanager
     async def with_the_page(host: FastAPI) -> AsyncIterator[Any]:
         async with own(host) as state, site.router.lifespan_context(site):
-            yield state
-        if isinstance(page, App):
-            await asyncio.to_thread(page.chat.close)
+            try:
+                yield state
+            finally:  # before the host closes the chatbot
+                for chat in chats(page):
+                    await asyncio.to_thread(chat.close)
 
     app.router.lifespan_context = with_the_page
     app.mount(path, site)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from chatbot.confined import MAX_MEMORY, Broken, Check, Confined, Late, unhindered
-from chatbot.errors import DiskFull, PackedFiles, UnreadableDocument
+from chatbot.errors import DiskFull, PackedFiles, ReadingInterrupted, UnreadableDocument
 from chatbot.passage import Document, Heading, Page
 
 MEGABYTE = 1_000_000
@@ -123,11 +123,11 @@ class _Asking:
         try:
             answer = process.ask(request, timeout_s=self.timeout_s, memory=self.memory, check=self.check)
         except Late as error:
-            raise UnreadableDocument(
+            raise ReadingInterrupted(
                 f"{self.name!r} could not be read within {self.timeout_s:g} seconds: split it into smaller files"
             ) from error
         except Broken as error:
-            raise UnreadableDocument(
+            raise (ReadingInterrupted if error.killed else UnreadableDocument)(
                 f"{self.name!r} broke its reader (exit {error.status}), as a damaged or enormous file does: "
                 "open it in its own program and save a fresh copy"
             ) from error

@@ -6,7 +6,7 @@ import itertools
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -125,7 +125,7 @@ class Knowledge:
 @dataclass
 class History:
     kept: dict[str, Conversation] = field(default_factory=dict)
-    open: dict[str, Asked] = field(default_factory=dict)
+    open: dict[str, dict[str, Asked]] = field(default_factory=dict)
 
     def save(
         self, key: str, conversation: Conversation, since: Conversation | None = None, answered: str = ""
@@ -148,19 +148,19 @@ class History:
         self.kept.pop(key, None)
         self.open.pop(key, None)
 
-    def ask(self, key: str, asked: Asked) -> None:
-        self.open[key] = asked
+    def ask(self, key: str, asked: Asked, beside: Sequence[str] = ()) -> None:
+        others = {id: other for id, other in self.open.get(key, {}).items() if id in beside}
+        self.open[key] = others | {asked.id: asked}
 
     def end(self, key: str, asked: Asked) -> None:
-        if key in self.open and self.open[key].id == asked.id:
-            self.open[key] = asked
+        if asked.id in self.open.get(key, {}):
+            self.open[key][asked.id] = asked
 
-    def asked(self, key: str) -> Asked | None:
-        return self.open.get(key)
+    def asked(self, key: str) -> tuple[Asked, ...]:
+        return tuple(self.open.get(key, {}).values())
 
     def take_back(self, key: str, id: str) -> None:
-        if key in self.open and self.open[key].id == id:
-            del self.open[key]
+        self.open.get(key, {}).pop(id, None)
 
 
 def words(text: str) -> set[str]:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,12 +18,17 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from chatbot import Conversation
+from chatbot.errors import DiskFull
 from chatbot.history import History
 from tests.ui.standin import stocked
 from tests.ui.test_chat import LEAVE, answers, ask, page_of, visible_reply
 from tests.ui.test_whole_page import HOTELS, Halting, box, whole
 from ui import build_app
+from ui.i18n import texts
 from ui.line import WAITING
+from ui.run import Broken
+from ui.thread import Asking
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,7 +53,7 @@ def test_a_reload_while_a_reply_comes_shows_question_and_reply_and_goes_on(serve
     page = visit(serve(build_app(chatbot, shared=True)))
     begun(page, LEAVE)
     ((key, title, _),) = chatbot.history.list()
-    assert title == LEAVE and chatbot.history.asked(key).utterance == LEAVE
+    assert title == LEAVE and chatbot.history.asked(key)[0].utterance == LEAVE
     page.reload()
     expect(page.locator(".mg-utterance")).to_have_text([LEAVE])
     expect(page.locator(".mg-coming .mg-reply")).to_contain_text("According to")
@@ -59,7 +65,7 @@ def test_a_reload_while_a_reply_comes_shows_question_and_reply_and_goes_on(serve
     assert len(visible_reply(page)) > before
     expect(page.locator(".mg-cite")).to_have_count(2)
     assert chatbot.closed == 1 and errors(page) == 0  # made once
-    assert chatbot.history.asked(key) is None and len(chatbot.history.load(key).turns) == 1
+    assert chatbot.history.asked(key) == () and len(chatbot.history.load(key).turns) == 1
     ask(page, "Can it be carried over?")
     answers(page, 2)
     expect(page.locator(".mg-searched")).to_contain_text(LEAVE)
@@ -157,6 +163,103 @@ def test_a_deleted_conversation_stays_deleted_though_two_tabs_were_asking_in_it(
     chatbot.go_on.set()
     page.wait_for_timeout(1500)
     assert chatbot.history.list() == []
+
+
+def test_what_is_deleted_just_as_its_reply_is_kept_stays_deleted(tmp_path):
+    """The reply is there, so nothing stops it, and is about to be stored."""
+
+    class Slow(History):
+        saving, go_on = threading.Event(), threading.Event()
+
+        def save(self, *given, **options):
+            self.saving.set()
+            self.go_on.wait(10)
+            return super().save(*given, **options)
+
+    chatbot = stocked(history=Slow(tmp_path / "conversations"))
+    chat = build_app(chatbot).chat
+    asking = Asking(LEAVE, Conversation(), texts("en"), key="k")
+    chat._replies.begin(asking)
+    assert chatbot.history.saving.wait(10)
+    deleting = threading.Thread(target=chat.delete, args=["k"])
+    deleting.start()
+    time.sleep(0.2)
+    chatbot.history.go_on.set()
+    deleting.join(10)
+    asking.run.future.result(10)
+    assert chatbot.history.list() == []
+
+
+def test_a_turn_that_found_no_room_and_is_stored_later_leaves_no_question_without_a_reply(serve, visit, chatbot):
+    page = visit(serve(build_app(chatbot)))
+    begun(page, LEAVE)
+    save = chatbot.history.save
+    chatbot.history.save = lambda *given, **options: (_ for _ in ()).throw(DiskFull("the disk is full"))
+    chatbot.go_on.set()
+    answers(page, 1)
+    expect(page.locator(".toast-body")).to_contain_text("disk is full")
+    ((key, *_),) = chatbot.history.list()
+    assert len(chatbot.history.asked(key)) == 1 and chatbot.history.load(key) is None
+    chatbot.history.save = save
+    page.get_by_role("button", name="Good").click()
+    expect(page.locator(".mg-thumb[aria-pressed=true]")).to_have_count(1)
+    page.wait_for_timeout(500)
+    assert chatbot.history.asked(key) == () and len(chatbot.history.load(key).turns) == 1
+    page.reload()
+    answers(page, 1)
+    expect(page.locator(".mg-note")).to_have_count(0)
+
+
+def test_conversations_that_cannot_be_listed_are_told_of_in_their_place_and_the_chat_goes_on(serve, visit, chatbot):
+    chatbot.go_on.set()
+    chatbot.history.list = lambda: (_ for _ in ()).throw(DiskFull("the disk is full"))
+    page = visit(serve(build_app(chatbot)))
+    ask(page, LEAVE)
+    answers(page, 1)
+    page.reload()
+    answers(page, 1)
+    page.get_by_role("button", name="Toggle Sidebar").click()
+    expect(page.locator(".mg-sidebar .mg-notice")).to_contain_text("the disk is full")
+    page.get_by_role("button", name="Good").click()
+    page.wait_for_timeout(500)
+    assert errors(page) == 0
+    del chatbot.history.list
+    page.get_by_role("button", name="Good").click()
+    expect(page.locator(".mg-conversations li")).to_have_count(1)
+
+
+def test_a_question_that_comes_as_the_server_closes_is_cut_off(tmp_path):
+    chatbot = stocked(history=History(tmp_path / "conversations"))
+    chat = build_app(chatbot).chat
+    chat.close()
+    asking = Asking(LEAVE, Conversation(), texts("en"), key="k")
+    chat._replies.begin(asking)
+    assert asking.run.ended == Broken("cut_off")
+    (asked,) = chatbot.history.asked("k")
+    assert (asked.utterance, asked.note) == (LEAVE, "cut_off") and chat.coming("k") is None
+
+
+def test_two_tabs_questions_in_one_conversation_are_both_there_after_the_server_was_killed(serve, visit, chatbot):
+    first = build_app(chatbot)
+    address = serve(first)
+    page = visit(address)
+    chatbot.go_on.set()
+    ask(page, HOTELS)
+    answers(page, 1)
+    other = visit(address, beside=page)
+    other.get_by_role("button", name="Toggle Sidebar").click()
+    other.locator(".mg-conversations .mg-open").click()
+    answers(other, 1)
+    chatbot.go_on.clear()
+    begun(page, LEAVE)
+    ask(other, "Which office?")
+    expect(other.locator(".mg-utterance")).to_have_count(2)
+    page.wait_for_timeout(500)
+    again = visit(serve(build_app(stocked(history=chatbot.history))))  # as another process begins
+    again.get_by_role("button", name="Toggle Sidebar").click()
+    again.locator(".mg-conversations .mg-open").click()
+    expect(again.locator(".mg-utterance")).to_have_text([HOTELS, LEAVE, "Which office?"])
+    expect(again.locator(".mg-note")).to_have_count(2)
 
 
 def test_a_page_whose_session_the_server_dropped_goes_on_in_its_conversation(serve, visit, chatbot):
@@ -369,6 +472,45 @@ def test_a_page_whose_connection_is_dead_is_loaded_anew_and_has_the_reply(serve,
     page.clock.fast_forward(26_000)
     answers(page, 1)
     assert errors(page) == 0
+
+
+def test_a_hosts_page_that_keeps_nothing_stays_as_it_is_where_its_connection_is_dead(serve, visit, chatbot):
+    page = visit(serve(page_of(chatbot)))
+    chatbot.go_on.set()
+    ask(page, HOTELS)
+    answers(page, 1)
+    chatbot.go_on.clear()
+    page.evaluate("window.same = true")
+    page.evaluate(DEAF)
+    page.clock.install()
+    begun(page, LEAVE)
+    page.evaluate("window.deaf = true")
+    for _ in range(9):
+        page.clock.fast_forward(26_000)
+        page.wait_for_timeout(300)
+    expect(page.locator(".mg-note")).to_contain_text("connection was lost")
+    expect(page.locator(".mg-utterance")).to_have_text([HOTELS, LEAVE])
+    expect(page.locator(".mg-caret, .mg-waiting")).to_have_count(0)
+    assert page.evaluate("window.same") is True
+
+
+def test_a_hosts_page_whose_session_the_server_dropped_shows_what_it_did_and_can_ask(
+    serve, visit, chatbot, monkeypatch
+):
+    monkeypatch.setattr("ui.replies.BEAT_SECONDS", 1000.0)
+    host = page_of(chatbot)
+    page = visit(serve(host))
+    page.clock.install()
+    begun(page, LEAVE)
+    host.state_holder.session_data.clear()
+    page.clock.fast_forward(26_000)
+    expect(page.locator(".mg-note")).to_contain_text("connection was lost")
+    expect(page.locator(".mg-utterance")).to_have_text([LEAVE])
+    expect(page.locator(".mg-caret, .mg-waiting")).to_have_count(0)
+    chatbot.go_on.set()
+    ask(page, HOTELS)
+    expect(page.locator(".mg-utterance").last).to_have_text(HOTELS)
+    answers(page, 1)
 
 
 def test_a_question_that_reaches_no_server_is_in_the_box_when_one_is_there_again(serve, visit, chatbot):

@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from ui.line import Full, Line
+from ui.line import Closed, Full, Line
 
 
 class Halted:
@@ -89,6 +89,31 @@ def test_a_line_that_is_closed_does_nothing_more_that_waits_and_awaits_what_is_d
     threading.Timer(0.2, halted.go_on.release).start()
     line.close(10)
     assert first.done() and halted.begun == ["0"]
+    with pytest.raises(Closed):
+        line.put("page", halted("2"))
+
+
+def test_where_the_system_starts_no_thread_who_asks_is_told_and_the_line_goes_on_once_it_does(
+    halted: Halted, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    line = Line(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for n in range(3):
+            with pytest.raises(Full):
+                line.put("page", halted(f"refused {n}"))
+    first = line.put("page", halted("0"))
+    halted.wait_for(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        second = line.put("page", halted("1"))  # the thread that there is does it
+    third = line.put("page", halted("2"))
+    halted.wait_for(2)
+    halted.go_on.release(3)
+    assert [each.result(10) for each in (first, second, third)] == ["0", "1", "2"]
 
 
 def test_work_that_fails_tells_who_asked_and_the_next_is_done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -12,10 +13,17 @@ from fastapi import FastAPI, WebSocket
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from tests.ui.standin import StandIn
+from chatbot import Conversation
+from tests.ui.standin import StandIn, stocked
+from tests.ui.test_chat import page_of
+from tests.ui.test_whole_page import Halting
 from ui import build_app, mount
+from ui.chat import chats
 from ui.front import LARGEST_BODY, UPLOADS, SiteUnusable
+from ui.i18n import texts
+from ui.run import Broken
 from ui.server import mounted
+from ui.thread import Asking
 
 
 @pytest.mark.parametrize(
@@ -237,6 +245,27 @@ def test_a_page_in_a_hosts_app_has_it_all_and_the_hosts_own_routes_stay_as_they_
         asked = client.post("/chat/gradio_api/call/ask", json={"data": ["Hello?"]})
         told = client.get(f"/chat/gradio_api/call/ask/{asked.json()['event_id']}").text
         assert "could not find this" in told
+
+
+@pytest.mark.parametrize("build", [build_app, page_of])
+def test_as_a_hosts_app_ends_what_is_in_progress_is_cut_off_before_the_host_closes_anything(monkeypatch, build):
+    monkeypatch.setattr("ui.replies.CLOSING_SECONDS", 0.2)
+    asking, ended = Asking("Which hotels?", Conversation(), texts("en")), []
+
+    @asynccontextmanager
+    async def lifespan(_):
+        yield
+        ended.append(asking.run.ended)
+
+    host, chatbot = FastAPI(lifespan=lifespan), Halting(knowledge=stocked().knowledge)
+    page = build(chatbot)
+    mount(host, page, "/chat")
+    with TestClient(host, base_url="http://localhost"):
+        (chat,) = chats(page)
+        chat._replies.begin(asking)
+        assert asking.run.ended is None
+    chatbot.go_on.set()
+    assert ended == [Broken("cut_off")]
 
 
 def test_behind_a_proxy_that_takes_a_prefix_off_the_page_asks_below_it():
