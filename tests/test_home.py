@@ -21,6 +21,7 @@ import pytest
 from chatbot import Chatbot, open_chatbot
 from chatbot.catalogue import Catalogue
 from chatbot.errors import DiskFull, HomeDamaged
+from chatbot.ingestion import Ingestion
 from tests.conftest import fill
 
 OLD = Path(__file__).parent / "home-0.1.0"
@@ -118,11 +119,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
 def test_killed_at_any_statement_of_being_taken_over_a_home_of_0_1_0_opens(old: Path, tmp_path: Path):
+    command = [sys.executable, "-m", "tests.test_home"]
+    dying = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     for database in ("catalogue", "queue"):
         for statement in range(1, 100):
             shutil.copytree(old, home := tmp_path / f"{database}-{statement}")
-            command = [sys.executable, "-m", "tests.test_home", database, str(home), str(statement)]
-            ended = subprocess.run(command, cwd=ROOT).returncode
+            print(database, statement, home, file=dying.stdin, flush=True)
+            ended = int(dying.stdout.readline())
             assert ended in (0, -signal.SIGKILL)
             catalogue = Catalogue(home / "catalogue.sqlite")
             assert len(catalogue.documents()) == 3 and catalogue.faults() == []
@@ -131,14 +134,13 @@ def test_killed_at_any_statement_of_being_taken_over_a_home_of_0_1_0_opens(old: 
             if ended == 0:
                 break
         assert statement > 5
+    dying.communicate()
 
 
 def take_over(database: str, home: Path) -> None:
     if database == "catalogue":
         Catalogue(home / "catalogue.sqlite").close()
         return
-    from chatbot.ingestion import Ingestion
-
     queue = Ingestion(None, home / "arriving", threads=0)  # type: ignore[arg-type]
     assert {file.state for batch in queue.batches() for file in batch.files} == {"asking", "waiting"}
     queue.close()
@@ -186,8 +188,22 @@ class Dying(sqlite3.Connection):
         return super().execute(*values)
 
 
+def die(database: str, statement: int, home: Path) -> int:
+    """How a process ended that took a home over until then. It is forked, which spares it the loading of all this."""
+    process = os.fork()
+    if process == 0:
+        connect = sqlite3.connect
+        sqlite3.connect = lambda *values, **named: connect(*values, factory=Dying, **named)  # type: ignore[assignment, misc]
+        Dying.left = statement
+        try:
+            take_over(database, home)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
 if __name__ == "__main__":
-    connect = sqlite3.connect
-    sqlite3.connect = lambda *values, **named: connect(*values, factory=Dying, **named)  # type: ignore[assignment, misc]
-    Dying.left = int(sys.argv[3])
-    take_over(sys.argv[1], Path(sys.argv[2]))
+    for line in sys.stdin:
+        name, number, place = line.rstrip("\n").split(" ", 2)
+        print(die(name, int(number), Path(place)), flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,10 +64,11 @@ def test_the_longer_the_question_the_fewer_passages_are_read_beside_it(tiny_llam
 def test_the_passage_is_cut_to_nothing_before_a_question_is_refused_and_the_reply_keeps_its_place(
     tiny_llama: Path,
 ) -> None:
+    generator = cache(lambda reserve: Causal(str(tiny_llama), reserve=reserve))
+
     def reads(query: str, passage: str | None, reserve: int) -> bool:
         try:
-            by = Causal(str(tiny_llama), reserve=reserve)
-            decoding = by.read([prompt(query, passage)])
+            decoding = generator(reserve).read([prompt(query, passage)])
         except UnusableUtterance:
             return False
         assert decoding.log_probs().isfinite().all()
