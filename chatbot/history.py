@@ -9,7 +9,7 @@ import json
 import re
 import sqlite3
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from chatbot.conversation import RATINGS, Asked, Citation, Conversation, Query, Reply, Turn
-from chatbot.errors import HomeDamaged, UnreadableData, room
+from chatbot.errors import HomeDamaged, UnreadableData, is_full, room
 from chatbot.language import detect
 from chatbot.passage import Hit, Passage
 from chatbot.schema import Schema, transaction
@@ -203,24 +203,49 @@ class History:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._reading() as connection, transaction(connection):
+        with self._open(self._connected) as connection, transaction(connection):
             yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._open(self._readable) as connection:
+            yield connection
+
+    @contextmanager
+    def _open(self, connect: Callable[[], sqlite3.Connection]) -> Iterator[sqlite3.Connection]:
         connection = None
         try:
             with room(self._path):
-                connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-                connection.text_factory = _decoded  # one damaged title hides no other conversation
-                for pragma in ("foreign_keys = ON", "secure_delete = ON", "synchronous = FULL"):
-                    connection.execute(f"PRAGMA {pragma}")
+                connection = connect()
                 yield connection
         except sqlite3.DatabaseError as error:
             raise HomeDamaged(f"the conversations {str(self._path)!r} cannot be used: {error}") from error
         finally:
             if connection is not None:
                 connection.close()
+
+    def _connected(self, options: str = "") -> sqlite3.Connection:
+        place = f"{self._path.absolute().as_uri()}{options}"
+        connection = sqlite3.connect(place, timeout=30, isolation_level=None, uri=True)
+        connection.text_factory = _decoded  # one damaged title hides no other conversation
+        try:
+            for pragma in ("foreign_keys = ON", "secure_delete = ON", "synchronous = FULL", "user_version"):
+                connection.execute(f"PRAGMA {pragma}")  # the last one reads
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _readable(self) -> sqlite3.Connection:
+        """Also on a full disk, where SQLite finds no room for the file beside it by which connections share a log: of
+        one that has no log, there is nothing to share."""
+        try:
+            return self._connected()
+        except sqlite3.OperationalError as error:
+            log = self._path.with_name(f"{self._path.name}-wal")
+            if not is_full(error, self._path) or (log.exists() and log.stat().st_size):
+                raise
+            return self._connected("?immutable=1")
 
 
 def _to_1(connection: sqlite3.Connection) -> None:

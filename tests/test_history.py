@@ -14,6 +14,7 @@ from chatbot import Asked, Conversation
 from chatbot.conversation import Turn
 from chatbot.errors import DiskFull, HomeDamaged, UnreadableData
 from chatbot.history import UNANSWERED, History, from_messages, merged, read, write
+from tests.conftest import fill
 
 
 def test_a_conversation_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -249,6 +250,26 @@ def test_a_full_disk_is_said_as_such_and_what_was_stored_still_is(
         with pytest.raises(DiskFull, match="is full: make room"):
             history.save("k", Conversation(turns("a", "b" * 500_000)), since=begun)
     assert history.load("k") == begun
+
+
+def test_on_a_full_disk_what_is_kept_can_be_read_though_nothing_is_written(small_disk: Path) -> None:
+    history = History(small_disk / "c")
+    history.save("k", begun := Conversation(turns("a")))
+    history.ask("k", asked := Asked("1", "b?"))
+    filler = fill(small_disk, 0)
+    for opened in (history, History(small_disk / "c")):
+        assert [key for key, *_ in opened.list()] == ["k"]
+        assert opened.load("k") == begun and opened.asked("k") == (asked,)
+        for change in (
+            lambda: history.save("k", Conversation(turns("a", "b"))),
+            lambda: history.ask("k", Asked("2", "c?")),
+            lambda: history.delete("k"),
+        ):
+            with pytest.raises(DiskFull, match="is full: make room"):
+                change()
+    filler.unlink()
+    history.save("k", Conversation(turns("a", "b")))
+    assert len(History(small_disk / "c").load("k").turns) == 2
 
 
 def test_a_question_is_kept_before_its_reply_and_goes_as_that_comes(tmp_path: Path) -> None:
