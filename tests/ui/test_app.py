@@ -260,10 +260,10 @@ class Full(History):
 
     full = True
 
-    def ask(self, key: str, asked: Asked) -> None:
+    def ask(self, key: str, asked: Asked, *more: Any) -> None:
         if self.full:
             raise full("<b>here</b>")
-        super().ask(key, asked)
+        super().ask(key, asked, *more)
 
     def save(self, key: str, conversation: Conversation, *more: Any, **named: Any) -> Conversation:
         if self.full:
