@@ -140,7 +140,7 @@ class History:
         return self.kept.get(key)
 
     def list(self) -> list[tuple[str, str, str]]:
-        titles = {key: asked.utterance for key, asked in self.open.items()}
+        titles = {key: asked.utterance for key in self.open for asked in self.asked(key)}
         titles |= {key: c.turns[0].utterance for key, c in self.kept.items()}
         return [(key, title, "2026-11-20T09:30:00+00:00") for key, title in reversed(titles.items())]
 
@@ -161,6 +161,8 @@ class History:
 
     def take_back(self, key: str, id: str) -> None:
         self.open.get(key, {}).pop(id, None)
+        if not self.open.get(key):
+            self.open.pop(key, None)
 
 
 def words(text: str) -> set[str]:
