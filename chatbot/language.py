@@ -140,6 +140,7 @@ _LATIN = {
     "no": (0.01, "og er hva hvordan hvem når hvor hvorfor en et det som av på for i dette meg"),
     "ro": (0.01, "și este sunt ce cum cine când unde un o de la din pentru a în mi"),
 }
+_ENGLISH = frozenset(f"{_LATIN['en'][1]} bye hello hey hi no please sorry thank thanks yes".split())
 _STAYS = 100  # times likelier that a conversation stays in its language
 _COMMON_WORD = 4  # nats for a word of the list
 _SMOOTHING = 3e-5  # share of a letter sequence that a language's profile lacks
@@ -179,7 +180,8 @@ def _latin(text: str, fallback: str | None) -> str:
     in 17 other languages, 107 (102), and 110 in a conversation in that language (102).
     """
     if sum(map(str.isalpha, text)) < _ENOUGH_LATIN:
-        return fallback or "en"
+        other = fallback in _LATIN or fallback is None or not _ENGLISH & set(_TURN_WORD.findall(text.lower()))
+        return (fallback or "en") if other else "en"  # a name alone may stand in a Chinese turn, "Thanks!" does not
     text, factory = text[:_LONGEST], _factory()
     detector = factory.create()
     detector.append(text)

@@ -69,8 +69,9 @@ def test_han_alone_is_japanese_only_in_a_japanese_conversation():
     assert (detect("東京都"), detect("東京都", "ja"), detect("这是什么", "ja")) == ("zh", "ja", "zh")
 
 
-def test_a_chinese_conversation_can_turn_to_english():
-    assert detect("How many days of leave are there?", "zh") == "en"
+@pytest.mark.parametrize("text", ["How many days of leave are there?", "Thanks!", "Hello", "What is ABSOL?"])
+def test_a_chinese_conversation_can_turn_to_english(text: str):
+    assert detect(text, "zh") == "en"
 
 
 def test_many_threads_get_what_one_gets():

@@ -527,6 +527,11 @@ def test_a_text_about_pdf_is_a_text(reading):
     assert reading(b"The header %PDF-1.7 opens the file.", "notes.md").kind == "markdown"
 
 
+@pytest.mark.parametrize("text", ["The ftyp box names it.", "%!PS is how PostScript begins.", "%PDF- begins a PDF."])
+def test_a_text_that_begins_nearly_as_another_kind_does_is_a_text(reading, text):
+    assert reading(text.encode(), "notes.txt").pages[0].text == text
+
+
 def test_line_ends_become_newlines_and_control_characters_go():
     assert clean("a\r\nb\rc\x0cd\u2028e\x00\x07\x1b[0m\tf\ufeff") == "a\nb\nc\nd\ne[0m\tf"
 

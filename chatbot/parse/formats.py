@@ -76,16 +76,20 @@ _PROGRAM = ("is a program", f"give a {READ} file")
 _ARCHIVE = ("is a packed archive", "unpack it and give the files in it")
 _MEDIA = ("is a sound or a film", "give its text, such as the subtitles")
 _MAGIC = (
-    (re.compile(rb"....ftyp(?:hei|mif1|avif)|\x00\x00\x01\x00[^\x00]", re.S), _PICTURE),
+    (re.compile(rb"\x00\x00..ftyp(?:hei|mif1|avif)|\x00\x00\x01\x00[^\x00]", re.S), _PICTURE),
     (
         re.compile(rb"\A(?:\x7fELF|MZ[^\n]*\x00|[\xce\xcf]\xfa\xed\xfe|\xfe\xed\xfa[\xce\xcf]|\xca\xfe\xba\xbe)", re.S),
         _PROGRAM,
     ),
     (re.compile(rb"\x1f\x8b|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|BZh[1-9]1AY|\xfd7zXZ|.{257}ustar", re.S), _ARCHIVE),
-    (re.compile(rb"....ftyp|RIFF....(?:WAVE|AVI )|OggS\x00|ID3[\x02-\x04]\x00|fLaC\x00|\x1aE\xdf\xa3", re.S), _MEDIA),
-    (re.compile(rb"%!PS", re.S), ("is a PostScript file", "convert it to PDF and give that")),
+    (
+        re.compile(rb"\x00\x00..ftyp|RIFF....(?:WAVE|AVI )|OggS\x00|ID3[\x02-\x04]\x00|fLaC\x00|\x1aE\xdf\xa3", re.S),
+        _MEDIA,
+    ),
+    (re.compile(rb"%!PS(?:-Adobe|[ \t]*+[\r\n])", re.S), ("is a PostScript file", "convert it to PDF and give that")),
     (re.compile(rb"SQLite format 3\x00", re.S), ("is a database", "export what you want to ask about as text")),
 )
+_PDF = re.compile(rb"\A\s*+%PDF-[0-9]")
 _IMAGE = re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|II\*\x00|MM\x00\*|BM....\x00\x00\x00\x00", re.S)
 _HTML = re.compile(
     rb"\A(?:\xef\xbb\xbf)?\s*+(?:<\?xml[^>]*+>\s*+)?+(?:<!--(?>.*?-->)\s*+)*+<(?:!doctype\s++html|html[\s>])",
@@ -106,7 +110,7 @@ def kind_of(path: Path, name: str) -> str:
     if head.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
         return _in_ole(path.read_bytes(), name)
     # Readers accept junk before a PDF's header; a text may well speak of "%PDF-".
-    if head.lstrip().startswith(b"%PDF-") or (suffix == ".pdf" and b"%PDF-" in head[:1024]):
+    if _PDF.match(head) or (suffix == ".pdf" and b"%PDF-" in head[:1024]):
         return "pdf"
     if _IMAGE.match(head):
         return "image"
