@@ -8,7 +8,7 @@ There are two graphs, each with its own copy of the weights. One reads: it takes
 before and gives those of what it read. One steps: it keeps keys and values inside, as its state, which saves copying
 them, but its attention takes queries one by one, which would make reading slow.
 
-Rows are padded on the left, as in reference.py: a slot of the state is not a position.
+Rows are padded on the left, as in reference.py, and more than they need: a slot of the state is not a position.
 
 In shapes: B rows, T tokens, S slots, Q query heads, K key heads, D head size, V vocabulary.
 """
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 GROUP = 32  # channels of a token that share a scale; with 64 the divergence from float32 grows by a third
 PIECE = 64  # tokens of each row that are read at once: what a graph needs for more it never gives back; see LOG.md
+STRIDE = 16  # lengths are multiples of it: for each that is new, the graphs' operations are built anew and kept
 HIDDEN = -1e30  # what is added to a score that does not count; finite, for padding sees nothing
 
 
@@ -78,7 +79,7 @@ class _Batch:
         self._stepping: Any = None  # a request, from the first step on
         self._lengths = [len(row) for row in rows]
         read = [sum(memory.shape[3] for memory in memories) for memories in before]
-        past, width = max(read), max(self._lengths)
+        past, width = _full(max(read)), _full(max(self._lengths))
         self._past, self._width = past, width
         self._slots = _joined(engine, before, past, width)
         ids = torch.zeros(len(rows), width, dtype=torch.int32)
@@ -92,8 +93,9 @@ class _Batch:
         request, logits = engine.reading.create_infer_request(), []
         for start in range(0, width, PIECE):
             end = min(start + PIECE, width)
-            logits.append(self._read(request, ids[:, start:end], positions[:, past + start : past + end], start, tail))
-        told = torch.cat(logits, dim=1)
+            place = positions[:, past + start : past + end]
+            logits.append(self._read(request, ids[:, start:end], place, start, _full(tail)))
+        told = torch.cat(logits, dim=1)[:, -tail:]
         self._tail = F.pad(told, (0, 0, tail - told.shape[1], 0))
         self._logits = told[:, -1].clone()  # so that the rest can go
 
@@ -148,6 +150,10 @@ class _Batch:
     def _run(self, request: Any, *inputs: Tensor) -> Tensor:
         request.infer([_tensor(each) for each in inputs], share_inputs=True)
         return torch.from_numpy(request.get_output_tensor(0).data).clone()
+
+
+def _full(length: int) -> int:
+    return -(-length // STRIDE) * STRIDE
 
 
 def _tensor(numbers: Tensor) -> Any:
