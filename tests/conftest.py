@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,3 +127,24 @@ def default_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     except MissingModel as error:
         pytest.skip(str(error))
     return folder
+
+
+class Noting:
+    """A compiled graph that notes the shapes of what it is asked."""
+
+    def __init__(self, graph: Any) -> None:
+        self._graph = graph
+        self.shapes: set[tuple[tuple[int, ...], ...]] = set()
+
+    def create_infer_request(self) -> Any:
+        request = self._graph.create_infer_request()
+
+        class Noted:
+            get_output_tensor = request.get_output_tensor
+
+            @staticmethod
+            def infer(inputs: Sequence[Any], **options: Any) -> None:
+                self.shapes.add(tuple(tuple(each.shape) for each in inputs))
+                request.infer(inputs, **options)
+
+        return Noted()

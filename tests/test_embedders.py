@@ -21,6 +21,7 @@ from chatbot.embedders.sentence import SentenceEmbedder
 from chatbot.errors import MissingModel
 from chatbot.loading import has_openvino
 from chatbot.prompt import BETWEEN, conversational
+from tests.conftest import Noting
 
 TEXTS = ["How many days of leave are there?", "", "年假有多少天?", "word " * 2000, "🙂"]
 
@@ -244,6 +245,22 @@ def test_a_compiled_encoder_says_what_torch_says() -> None:
     assert got is not wanted
     assert torch.allclose(got[mask > 0], wanted[mask > 0], atol=0.05)
     assert not torch.equal(got, wanted)
+
+
+@torch.inference_mode()
+def test_texts_of_all_lengths_reach_the_compiled_graph_in_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps what it builds for each."""
+    made: list[Noting] = []
+    build = compiled.compiled
+    monkeypatch.setattr(compiled, "compiled", lambda *given: made.append(Noting(build(*given))) or made[-1])
+    model = encoder(max_position_embeddings=60)
+    forward = model.forward
+    assert compiled.compile(model)
+    for length in range(1, 61):  # as long as it reads
+        ids, mask = torch.randint(90, (1, length)), torch.ones(1, length, dtype=torch.long)
+        got, wanted = (by(input_ids=ids, attention_mask=mask)["last_hidden_state"] for by in (model, forward))
+        assert torch.allclose(got, wanted, atol=0.05)
+    assert len({shapes[0] for shapes in made[0].shapes if shapes[0][0] == 1}) == 4
 
 
 @torch.inference_mode()

@@ -22,6 +22,7 @@ from chatbot.generators.openvino import OpenVino
 from chatbot.generators.reference import Reference
 from chatbot.loading import has_openvino
 from chatbot.prompt import Prompt
+from tests.conftest import Noting
 
 TINY = ["Llama", "Qwen2", "Qwen3"]
 QUICK = [Lean, OpenVino]
@@ -87,6 +88,19 @@ def test_the_tail_has_the_logits_after_each_of_the_last_tokens(engines: tuple[En
             for missing in range(1, min(3, len(ids))):
                 shorter = engine.read([ids[:-missing]], [before[row]]).logits()[0]
                 assert torch.allclose(read.tail()[row, -1 - missing], shorter, atol=1e-4)
+
+
+def test_prompts_of_all_lengths_reach_the_reading_graph_in_few(tiny: Made) -> None:
+    """It keeps what it builds for each."""
+    engine = OpenVino(loaded(tiny("Llama")))
+    engine.reading = noting = Noting(engine.reading)
+    memory = engine.read([[5] * 40], [[]]).memory(0)
+    noting.shapes.clear()
+    for length in range(1, 49):
+        before = [[memory[..., : length % 40, :]], [memory[..., : length % 7, :]]]
+        engine.read([[5] * length, [6]], before, tail=1 + length % 20)
+    for shapes in zip(*noting.shapes, strict=True):  # of each input
+        assert len(set(shapes)) <= 9
 
 
 def test_a_reply_may_outgrow_the_buffer(engines: tuple[Engine, Engine]) -> None:
