@@ -6,12 +6,15 @@ An application id and a version stand in the file's header. It does not know wha
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from chatbot.errors import HomeDamaged
+
+_WAIT_S = 30.0  # for another process that makes the file, too
 
 Step = Callable[[sqlite3.Connection], None]
 
@@ -38,9 +41,10 @@ class Schema:
 
     def prepare(self, connection: sqlite3.Connection, path: Path) -> None:
         """Every step that is missing, in one transaction: a kill leaves what was there. Raises HomeDamaged."""
-        if self._version(connection, path) == len(self.steps):
-            return
-        connection.execute("PRAGMA journal_mode = WAL")
+        with transaction(connection, "BEGIN"):  # what is read of it is of one moment
+            if self._version(connection, path) == len(self.steps):
+                return
+        _keep_a_log(connection)
         connection.execute("PRAGMA foreign_keys = OFF")  # a table may be made anew
         with transaction(connection):
             for step in self.steps[self._version(connection, path) :]:  # another process may have been quicker
@@ -70,10 +74,23 @@ class Schema:
             )
 
 
+def _keep_a_log(connection: sqlite3.Connection) -> None:
+    """SQLite gives up at once, without its own waiting, where another process is about to do the same."""
+    until = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
+
+
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
     """For a connection in autocommit. What fails, the commit itself too, leaves nothing begun."""
-    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(begin)
     try:
         yield
         connection.execute("COMMIT")

@@ -2,7 +2,9 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -250,6 +252,19 @@ def test_a_full_disk_is_said_as_such_and_what_was_stored_still_is(
         with pytest.raises(DiskFull, match="is full: make room"):
             history.save("k", Conversation(turns("a", "b" * 500_000)), since=begun)
     assert history.load("k") == begun
+
+
+def test_many_that_open_a_new_home_at_once_all_have_it(tmp_path: Path) -> None:
+    for number in range(60):
+        together = threading.Barrier(6)
+
+        def open_one(folder: Path = tmp_path / str(number), together: threading.Barrier = together) -> None:
+            together.wait(10)
+            History(folder)
+
+        with ThreadPoolExecutor(6) as pool:
+            for opened in [pool.submit(open_one) for _ in range(6)]:
+                opened.result()
 
 
 def test_on_a_full_disk_what_is_kept_can_be_read_though_nothing_is_written(small_disk: Path) -> None:
