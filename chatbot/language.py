@@ -180,8 +180,9 @@ def _latin(text: str, fallback: str | None) -> str:
     in 17 other languages, 107 (102), and 110 in a conversation in that language (102).
     """
     if sum(map(str.isalpha, text)) < _ENOUGH_LATIN:
-        other = fallback in _LATIN or fallback is None or not _ENGLISH & set(_TURN_WORD.findall(text.lower()))
-        return (fallback or "en") if other else "en"  # a name alone may stand in a Chinese turn, "Thanks!" does not
+        # a name alone may stand in a Chinese turn, "Thanks!" does not
+        stays = fallback in _LATIN or not _ENGLISH & set(_TURN_WORD.findall(text.lower()))
+        return fallback if fallback and stays else "en"
     text, factory = text[:_LONGEST], _factory()
     detector = factory.create()
     detector.append(text)

@@ -81,6 +81,15 @@ def openvino() -> Any:
     return importlib.import_module("openvino")
 
 
+STRIDE = 16
+
+
+def rounded(length: int) -> int:
+    """To the next multiple of STRIDE: a compiled graph keeps what it builds for every length that it meets, so it is
+    given few; see LOG.md, 2026-11-27."""
+    return -(-length // STRIDE) * STRIDE
+
+
 def compiled(graph: Any, chosen: Mapping[str, Any]) -> Any:
     """The graph, compiled by OpenVINO for the CPU, in a thread of its own.
 

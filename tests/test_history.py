@@ -258,13 +258,13 @@ def test_many_that_open_a_new_home_at_once_all_have_it(tmp_path: Path) -> None:
     for number in range(60):
         together = threading.Barrier(6)
 
-        def open_one(folder: Path = tmp_path / str(number), together: threading.Barrier = together) -> None:
+        def open_one(folder: Path = tmp_path / str(number), together: threading.Barrier = together) -> History:
             together.wait(10)
-            History(folder)
+            return History(folder)
 
         with ThreadPoolExecutor(6) as pool:
-            for opened in [pool.submit(open_one) for _ in range(6)]:
-                opened.result()
+            opened = [pool.submit(open_one) for _ in range(6)]
+        assert [each.result().list() for each in opened] == [[]] * 6
 
 
 def test_on_a_full_disk_what_is_kept_can_be_read_though_nothing_is_written(small_disk: Path) -> None:

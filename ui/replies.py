@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
@@ -38,7 +38,7 @@ class Replies:
         self._allowed, self._documents_tab = allowed, documents_tab
         self._coming: dict[str, Asking] = {}  # by run, the latest last
         self._keeping = threading.Lock()  # what is deleted meanwhile is not kept any more
-        self._unkept: dict[str, list[Asking]] = {}  # by key, whose turns found no room: their questions may have
+        self._unkept: dict[str, Asking] = {}  # by run, whose turns found no room: their questions may have
 
     def begin(self, asking: Asking) -> None:
         """Keeps the question, and has it answered. It ends at once, without a reply, where too many wait."""
@@ -53,7 +53,7 @@ class Replies:
             self._break(asking, "cut_off")
 
     def _keep_question(self, asking: Asking) -> None:
-        beside = [other.run.id for other in list(self._coming.values()) if other.key == asking.key]
+        beside = [other.run.id for other in _of(asking.key, self._coming)]
         try:
             with self._keeping:
                 if not asking.run.unwanted:
@@ -63,7 +63,7 @@ class Replies:
 
     def coming(self, key: str) -> Asking | None:
         """What is being answered in the conversation of this key."""
-        return next((each for each in reversed(list(self._coming.values())) if key and each.key == key), None)
+        return next(reversed(_of(key, self._coming)), None) if key else None
 
     async def watch(self, asking: Asking) -> AsyncGenerator[tuple[Progress, int] | Replied | Broken, None]:
         """What comes of it, with how many wait before it, when that changes and every few seconds; at last how it
@@ -111,13 +111,13 @@ class Replies:
     def delete(self, key: str) -> None:
         """Deletes the conversation of this key for good: several tabs may be asking in it. Raises what
         `History.delete` raises."""
-        for asking in list(self._coming.values()):
-            if asking.key == key:
-                asking.run.unwanted = True
-                self.stop(asking)
+        for asking in _of(key, self._coming):
+            asking.run.unwanted = True
+            self.stop(asking)
         with self._keeping:
             self._chatbot.history.delete(key)
-        self._unkept.pop(key, None)
+        for asking in _of(key, self._unkept):
+            self._unkept.pop(asking.run.id, None)
 
     def take_back(self, key: str, id: str) -> None:
         """Forgets a question that got no reply."""
@@ -181,7 +181,7 @@ class Replies:
                 stored = self._chatbot.history.save(asking.key, conversation, asking.known, answered=asking.run.id)
         except MarginaliaError:
             log.warning("a turn was not kept", exc_info=True)
-            self._unkept.setdefault(asking.key, []).append(asking)
+            self._unkept[asking.run.id] = asking
             return None
         self._settle(asking.key, stored)
         return stored
@@ -189,12 +189,10 @@ class Replies:
     def _settle(self, key: str, stored: Conversation) -> None:
         """Questions whose turns are stored now, after all, wait for no reply."""
         said = {turn.utterance for turn in stored.turns}
-        unkept = self._unkept.pop(key, [])
-        for asking in unkept:
+        for asking in _of(key, self._unkept):
             if asking.utterance in said:
                 self.take_back(key, asking.run.id)
-            else:
-                self._unkept.setdefault(key, []).append(asking)
+                self._unkept.pop(asking.run.id, None)
 
     def _break(self, asking: Asking, note: str) -> bool:
         if not asking.run.decide(Broken(note)):
@@ -210,6 +208,11 @@ class Replies:
 
     def _forget(self, asking: Asking) -> None:
         self._coming.pop(asking.run.id, None)
+
+
+def _of(key: str, askings: Mapping[str, Asking]) -> list[Asking]:
+    """Those of the conversation of this key, the latest last."""
+    return [asking for asking in list(askings.values()) if asking.key == key]
 
 
 def changed(before: tuple[Progress, int], now: tuple[Progress, int]) -> bool:

@@ -17,14 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from chatbot.loading import NOT_LOADED, compiled, has_openvino, openvino
+from chatbot.loading import NOT_LOADED, compiled, has_openvino, openvino, rounded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ENCODERS = ("bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")  # kinds of transformers
 TRIED = (((101, 2129, 102), (101, 102)), ((2003,) * 40, (2000, 2001) * 9))  # token ids, of two batches
-STRIDE = 16  # lengths are multiples of it: for each that is new, the graph's operations are built anew and kept
 LIKE = 0.99  # least cosine between what both give for a token: in bfloat16, MiniLM's differ by .0005
 
 Forward = Callable[..., dict[str, Tensor]]
@@ -76,7 +75,7 @@ def _compiled(model: PreTrainedModel) -> Forward:
 
     def forward(input_ids: Tensor, attention_mask: Tensor, **_: Any) -> dict[str, Tensor]:
         length = input_ids.shape[1]
-        more = max(0, min(-length % STRIDE, longest - length))
+        more = max(0, min(rounded(length), longest) - length)
         given = F.pad(input_ids, (0, more), value=filler), F.pad(attention_mask, (0, more))
         request = encoder.create_infer_request()  # its own: any thread may call
         request.infer([each.numpy() for each in given], share_inputs=True)

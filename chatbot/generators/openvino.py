@@ -27,14 +27,13 @@ from transformers import PreTrainedModel
 
 from chatbot.generators.engine import Rows
 from chatbot.generators.reference import weight_bytes, weights
-from chatbot.loading import compiled, openvino
+from chatbot.loading import compiled, openvino, rounded
 
 if TYPE_CHECKING:
     from openvino import Node
 
 GROUP = 32  # channels of a token that share a scale; with 64 the divergence from float32 grows by a third
 PIECE = 64  # tokens of each row that are read at once: what a graph needs for more it never gives back; see LOG.md
-STRIDE = 16  # lengths are multiples of it: for each that is new, the graphs' operations are built anew and kept
 HIDDEN = -1e30  # what is added to a score that does not count; finite, for padding sees nothing
 
 
@@ -79,7 +78,7 @@ class _Batch:
         self._stepping: Any = None  # a request, from the first step on
         self._lengths = [len(row) for row in rows]
         read = [sum(memory.shape[3] for memory in memories) for memories in before]
-        past, width = _full(max(read)), _full(max(self._lengths))
+        past, width = rounded(max(read)), rounded(max(self._lengths))
         self._past, self._width = past, width
         self._slots = _joined(engine, before, past, width)
         ids = torch.zeros(len(rows), width, dtype=torch.int32)
@@ -94,7 +93,7 @@ class _Batch:
         for start in range(0, width, PIECE):
             end = min(start + PIECE, width)
             place = positions[:, past + start : past + end]
-            logits.append(self._read(request, ids[:, start:end], place, start, _full(tail)))
+            logits.append(self._read(request, ids[:, start:end], place, start, rounded(tail)))
         told = torch.cat(logits, dim=1)[:, -tail:]
         self._tail = F.pad(told, (0, 0, tail - told.shape[1], 0))
         self._logits = told[:, -1].clone()  # so that the rest can go
@@ -150,10 +149,6 @@ class _Batch:
     def _run(self, request: Any, *inputs: Tensor) -> Tensor:
         request.infer([_tensor(each) for each in inputs], share_inputs=True)
         return torch.from_numpy(request.get_output_tensor(0).data).clone()
-
-
-def _full(length: int) -> int:
-    return -(-length // STRIDE) * STRIDE
 
 
 def _tensor(numbers: Tensor) -> Any:

@@ -45,6 +45,23 @@ def begun(page: Page, question: str) -> None:
     expect(page.locator(".mg-caret")).to_be_visible()
 
 
+def two_asking(visit: Any, address: str, chatbot: Halting) -> tuple[Page, Page]:
+    """Two tabs in one conversation, of one answered turn, each of which waits for a reply."""
+    page = visit(address)
+    chatbot.go_on.set()
+    ask(page, HOTELS)
+    answers(page, 1)
+    other = visit(address, beside=page)
+    other.get_by_role("button", name="Toggle Sidebar").click()
+    other.locator(".mg-conversations .mg-open").click()
+    answers(other, 1)
+    chatbot.go_on.clear()
+    begun(page, LEAVE)
+    ask(other, "Which office?")
+    expect(other.locator(".mg-utterance")).to_have_count(2)
+    return page, other
+
+
 def errors(page: Page) -> int:
     return page.locator(".error, .toast-body.error").count()
 
@@ -142,19 +159,7 @@ def test_two_tabs_see_one_reply_come_and_either_can_stop_it(serve, visit, chatbo
 
 
 def test_a_deleted_conversation_stays_deleted_though_two_tabs_were_asking_in_it(serve, visit, chatbot):
-    address = serve(build_app(chatbot))
-    page = visit(address)
-    chatbot.go_on.set()
-    ask(page, HOTELS)
-    answers(page, 1)
-    other = visit(address, beside=page)
-    other.get_by_role("button", name="Toggle Sidebar").click()
-    other.locator(".mg-conversations .mg-open").click()
-    answers(other, 1)
-    chatbot.go_on.clear()
-    begun(page, LEAVE)
-    ask(other, "Which office?")
-    expect(other.locator(".mg-utterance")).to_have_count(2)
+    page, other = two_asking(visit, serve(build_app(chatbot)), chatbot)
     delete = other.locator(".mg-conversations").get_by_role("button", name="Delete")
     delete.click()
     delete.click()
@@ -240,20 +245,7 @@ def test_a_question_that_comes_as_the_server_closes_is_cut_off(tmp_path):
 
 
 def test_two_tabs_questions_in_one_conversation_are_both_there_after_the_server_was_killed(serve, visit, chatbot):
-    first = build_app(chatbot)
-    address = serve(first)
-    page = visit(address)
-    chatbot.go_on.set()
-    ask(page, HOTELS)
-    answers(page, 1)
-    other = visit(address, beside=page)
-    other.get_by_role("button", name="Toggle Sidebar").click()
-    other.locator(".mg-conversations .mg-open").click()
-    answers(other, 1)
-    chatbot.go_on.clear()
-    begun(page, LEAVE)
-    ask(other, "Which office?")
-    expect(other.locator(".mg-utterance")).to_have_count(2)
+    page, _ = two_asking(visit, serve(build_app(chatbot)), chatbot)
     page.wait_for_timeout(500)
     again = visit(serve(build_app(stocked(history=chatbot.history))))  # as another process begins
     again.get_by_role("button", name="Toggle Sidebar").click()
